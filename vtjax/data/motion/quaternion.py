@@ -1,4 +1,4 @@
-"""Unit quaternions (w, x, y, z) in NumPy, vectorised over leading axes, in the precision of their inputs (float32 here).
+"""Unit quaternions (w, x, y, z) in NumPy, vectorised over leading axes, in the precision of their inputs.
 
 Conventions of car.md section 7: a quaternion maps a vector v to q v q^-1, and multiply(a, b) applies b first.
 """
@@ -75,7 +75,7 @@ def rotate(q: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def about_y(half_angle: np.ndarray) -> np.ndarray:
-    """Rotation about +Y by twice `half_angle` (radians, [...]) -> [..., 4]; the angle the features store is the half."""
+    """Rotation about +Y by twice `half_angle` (radians, [...]) -> [..., 4]; the features store half angles."""
     zero = np.zeros_like(half_angle)
     return np.stack([np.cos(half_angle), zero, np.sin(half_angle), zero], axis=-1)
 

@@ -36,8 +36,8 @@ def _yaw_end(joints: np.ndarray, last: bool) -> float:
     """Heading angle (radians about Y from +Z) half a frame beyond the end of `joints`."""
     forward = facing(joints[-2:] if last else joints[:2])
     yaw = np.unwrap(np.arctan2(forward[:, 0], forward[:, 2]))
-    step = np.clip(yaw[-1] - yaw[0], -_MAX_TURN, _MAX_TURN) / 2
-    return yaw[-1] + step if last else yaw[0] - step
+    nearest = yaw[-1] if last else yaw[0]
+    return nearest + np.clip(_ends(yaw, last)[0] - nearest, -_MAX_TURN / 2, _MAX_TURN / 2)
 
 
 def _continue_from(before: np.ndarray, segment: np.ndarray) -> np.ndarray:
@@ -75,7 +75,8 @@ def _blend(before: np.ndarray, after: np.ndarray, blend: int) -> None:
 
     With x the distance to the seam in frames and h half the window, side A gets +d s(x) + k p(x) and side B
     -d s(x) + k p(x): d the difference in pose at the seam, s a smoothstep from 1/2 at the seam to 0 at h; k the
-    difference in velocity, p = (h - x)^2 / 4h, whose kink at the seam cancels k. Both are flat at h.
+    difference in velocity, p = (h - x)^2 / 4h, whose kink at the seam cancels k. Both are flat at h. Velocities are
+    steps of one frame, so acceleration across the seam is smoothed too: a motion cut and put back is not the same.
     """
     half = min(blend / 2, len(before), len(after))
     frames = int(half)
@@ -98,7 +99,8 @@ def _blend(before: np.ndarray, after: np.ndarray, blend: int) -> None:
 
     pose_a, turning_a = _bone_ends(end[0], last=True)
     pose_b, turning_b = _bone_ends(start[0], last=False)
-    pose_gap, turning_gap = _turn_between(pose_a, pose_b), turning_b - turning_a
+    pose_gap = _turn_between(pose_a, pose_b)
+    turning_gap = _turned(turning_b, -pose_gap / 2) - _turned(turning_a, pose_gap / 2)  # both as felt at the seam
     length_gap = start[1][0] - end[1][-1]
     # The height that is kept continuous is the lowest joint's, so that feet neither sink nor float while legs bend.
     low_a, sinking_a = _ends(end[2], last=True)
@@ -108,8 +110,9 @@ def _blend(before: np.ndarray, after: np.ndarray, blend: int) -> None:
 
     for sign, joints, (directions, lengths, lowest) in zip((1, -1), (tail, head), windows, strict=True):
         share = sign * spread
-        turns = share[:, None, None] * pose_gap + kink[:, None, None] * turning_gap
-        bones = _turned(directions, turns) * (lengths + share[:, None, None] * length_gap)
+        share_each, kink_each = share[:, None, None], kink[:, None, None]
+        directions = _turned(_turned(directions, share_each * pose_gap), kink_each * turning_gap)
+        bones = directions * (lengths + share_each * length_gap)
         low = np.maximum(lowest + share * (low_b - low_a) + kink * (sinking_b - sinking_a), ground)
         root = joints[:, 0] + kink[:, None] * speed_gap
         root[:, 1] = 0
@@ -154,7 +157,7 @@ def _check_swap(rows: int, bounds: Sequence[tuple[int, int]], order: Sequence[in
             f"from 0 to {rows} (or to {rows + 1}, in frames of the joints, as `stitch` returns them)"
         )
     if sorted(order) != list(range(len(ranges))):
-        raise VtjaxError(f"order {tuple(order)} is not a permutation of the {len(ranges)} segments 0..{len(ranges) - 1}")
+        raise VtjaxError(f"order {tuple(order)} is not a permutation of the segments 0 to {len(ranges) - 1}")
     return [*ranges[:-1], (starts[-1], rows + 1)]
 
 
