@@ -1,0 +1,340 @@
+"""Prepares motion: reads any supported layout, checks it, brings it to features, and writes a store."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Iterator, Sequence
+
+from vtjax.errors import Problems, VtjaxError
+
+FORMATS = ("auto", "bvh", "joints", "humanml3d", "tmr")
+ANNOTATED = ("humanml3d", "tmr")  # features with their own split files
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What `prepare` does; each field is the flag of the same name."""
+
+    input: tuple[str, ...]
+    output: str
+    format: str = "auto"
+    joint_map: str = "auto"
+    fps: float | None = None
+    captions: str | None = None
+    scale: str = "auto"
+    up: str = "y"
+    features: str | None = None
+    split_by: str = "sequence"
+    holdout: float = 0.25
+    validation: float = 0.0
+    events: str = "rules"
+    min_frames: int = 10
+    max_frames: int | None = None
+    window_seconds: float = 10.0
+    mirror: bool = False
+    stitch_pairs: int = 0
+    segment_seconds: tuple[float, float] = (1.5, 4.0)
+    blend: int = 8
+    seed: int = 0
+    overwrite: bool = False
+    strict: bool = False
+
+
+def define_flags() -> None:
+    """Defines the flags of `--kind=motion`."""
+    from absl import flags
+
+    flags.DEFINE_list("input", None, "Files or folders to read, separated by commas.", required=True)
+    flags.DEFINE_string("output", None, "Folder to write.", required=True)
+    flags.DEFINE_enum("format", "auto", FORMATS, "Layout of the input.")
+    flags.DEFINE_string("joint_map", "auto", "smpl22, bandai21, cmu_bvh, mixamo, a .json file, or auto by joint names.")
+    flags.DEFINE_float("fps", None, "Frame rate of joint arrays that do not say it.", lower_bound=1)
+    flags.DEFINE_string("captions", None, "Captions file (.json or .csv with key,text), instead of the side files.")
+    flags.DEFINE_string("scale", "auto", "Metres per unit of the input, or auto by the length of the legs.")
+    flags.DEFINE_enum("up", "y", ("y", "z"), "The upward axis of the input.")
+    flags.DEFINE_string("features", None, "TMR layout: folder of {path}.npy, where it is not the input's.")
+    flags.DEFINE_string(
+        "split_by", "sequence", "Unit that is held out: sequence, subject (key up to the first _), none, or a regular "
+        "expression on the key whose first group names the unit."
+    )  # fmt: skip
+    flags.DEFINE_float("holdout", 0.25, "Share of the units held out as the split 'test'.", 0, 0.9)
+    flags.DEFINE_float("validation", 0.0, "Share of the units held out as the split 'val'.", 0, 0.9)
+    flags.DEFINE_string("events", "rules", "rules, none, or a folder of CAR event files {key}_{idx}.json.")
+    flags.DEFINE_integer("min_frames", 10, "Shortest motion that is kept, in frames at 20 fps.", lower_bound=2)
+    flags.DEFINE_integer("max_frames", None, "Longest clip in frames; longer ones are cut (left out if annotated).")
+    flags.DEFINE_float("window_seconds", 10.0, "Longer sequences are cut into even windows; 0 never cuts.", 0)
+    flags.DEFINE_bool("mirror", False, "Add the left-right mirrored clip of every training clip.")
+    flags.DEFINE_integer("stitch_pairs", 0, "Write this many stitched pairs of clips instead of the clips.", 0)
+    flags.DEFINE_list("segment_seconds", ["1.5", "4.0"], "Shortest and longest segment of a stitched pair.")
+    flags.DEFINE_integer("blend", 8, "Frames over which stitched segments are blended.", 0)
+    flags.DEFINE_integer("seed", 0, "Seed of splits and pairs.")
+    flags.DEFINE_bool("overwrite", False, "Replace the output folder where it is a prepared folder.")
+    flags.DEFINE_bool("strict", False, "Stop without writing where anything was left out.")
+
+
+def run(flags) -> int:
+    """Runs `prepare` on absl flags and prints its summary."""
+    values = {f.name: getattr(flags, f.name) for f in dataclasses.fields(Options)}
+    try:
+        seconds = tuple(float(v) for v in flags.segment_seconds)
+    except ValueError:
+        seconds = ()
+    if len(seconds) != 2 or not 0 < seconds[0] <= seconds[1]:
+        raise VtjaxError(f"--segment_seconds={','.join(flags.segment_seconds)}: two rising numbers are expected")
+    values |= {"input": tuple(flags.input), "segment_seconds": seconds}
+    print(prepare(Options(**values)))
+    return 0
+
+
+@dataclasses.dataclass
+class Summary:
+    """What was read and what was written; `str` is the report."""
+
+    output: str
+    meta: dict[str, object] = dataclasses.field(default_factory=dict)
+    splits: dict[str, int] = dataclasses.field(default_factory=dict)
+    read: int = 0
+    usable: int = 0
+    notes: dict[str, int] = dataclasses.field(default_factory=dict)
+    problems: Problems = dataclasses.field(default_factory=Problems)
+    seconds: float = 0.0
+
+    def note(self, text: str, count: int = 1) -> None:
+        self.notes[text] = self.notes.get(text, 0) + count
+
+    def __str__(self) -> str:
+        lines = [f"read {self.read} motions, {self.usable} usable"]
+        lines += [f"note: {text}" + (f" ({count})" if count > 1 else "") for text, count in self.notes.items()]
+        if len(self.problems):
+            lines.append(self.problems.report())
+        if self.meta:
+            clips = int(self.meta["clips"])
+            splits = ", ".join(f"{name} {count}" for name, count in self.splits.items()) or "none"
+            lines.append(
+                f"wrote {clips} clips, {self.meta['captions']} captions, {self.meta['rows']} rows to {self.output} "
+                f"({1000 * self.seconds / clips:.1f} ms per clip)"
+            )
+            lines.append(f"splits: {splits}; fingerprint {str(self.meta['fingerprint'])[:16]}")
+        return "\n".join(lines)
+
+
+def detect_format(path: pathlib.Path) -> str:
+    """The layout of a file or folder. Raises VtjaxError where it is none of the known ones."""
+    if not path.exists():
+        raise VtjaxError(f"{path}: no such file or folder")
+    if path.is_dir():
+        if (path / "new_joint_vecs").is_dir():
+            return "humanml3d"
+        if (path / "annotations.json").is_file():
+            return "tmr"
+        names = {p.suffix.lower() for p in path.rglob("*") if p.is_file()}
+        if ".bvh" in names:
+            return "bvh"
+        if names & {".npy", ".npz"}:
+            return "joints"
+        raise VtjaxError(f"{path}: no motions found: a folder of .bvh, .npy or .npz, HumanML3D's, or TMR's is expected")
+    if path.name == "annotations.json":
+        return "tmr"
+    known = {".bvh": "bvh", ".npy": "joints", ".npz": "joints"}
+    if path.suffix.lower() not in known:
+        raise VtjaxError(f"{path}: unknown kind of file; {', '.join(known)} or annotations.json is expected")
+    return known[path.suffix.lower()]
+
+
+def prepare(options: Options) -> Summary:
+    """Reads every input and writes the store. Raises VtjaxError where nothing is usable, or on anything if strict."""
+    from vtjax.data.motion.store import MotionStore, write_store
+
+    start = time.monotonic()
+    summary = Summary(options.output)
+    formats = {name: options.format if options.format != "auto" else detect_format(pathlib.Path(name))
+               for name in options.input}  # fmt: skip
+    if len({f in ANNOTATED for f in formats.values()}) > 1:
+        raise VtjaxError("layouts with their own split files cannot be prepared together with bare joints")
+    annotated = formats[options.input[0]] in ANNOTATED
+    if annotated and options.mirror:
+        raise VtjaxError("--mirror: HumanML3D and TMR folders already hold mirrored ids (M...)")
+    splits: dict[str, str] = {}
+    subsets: dict[str, list[str]] = {}
+    meta: dict[str, object] = {}
+    clips = _annotated_clips(formats, options, summary, splits, subsets) if annotated else None
+    if clips is None or options.stitch_pairs:
+        sources = _sources_of(clips, splits, summary) if annotated else _read_sources(formats, options, summary)
+        clips = _pairs(sources, options, summary, splits) if options.stitch_pairs else _clips(
+            sources, options, summary, splits
+        )
+        subsets = {}
+    if options.mirror:
+        clips = _with_mirrored(clips, splits)
+
+    def finished() -> Iterator:
+        for clip in _progress(clips, "features"):
+            yield clip
+        if not summary.usable:
+            raise VtjaxError(f"nothing usable in {', '.join(options.input)}\n{summary}")
+        if options.strict and len(summary.problems):
+            raise VtjaxError(f"--strict: {len(summary.problems)} problems, nothing is written\n{summary}")
+        meta.update(
+            source=list(options.input),
+            options={k: v for k, v in dataclasses.asdict(options).items() if k not in ("input", "output")},
+            world="",
+            left_out=summary.problems.counts(),
+            notes=summary.notes,
+        )
+
+    summary.meta = write_store(
+        options.output, finished(), meta=meta, splits=splits, subsets=subsets, overwrite=options.overwrite
+    )
+    summary.splits = MotionStore(options.output).splits
+    summary.seconds = time.monotonic() - start
+    return summary
+
+
+def _progress(items, name: str):
+    from tqdm import tqdm
+
+    return tqdm(items, desc=name, unit=" clips", mininterval=1.0, disable=None)
+
+
+def _read_sources(formats: dict[str, str], options: Options, summary: Summary) -> list:
+    """Every usable motion of bare-joint inputs as a Source with its split."""
+    from vtjax.data.motion.sources import assign_splits, to_source
+    from vtjax.data.readers.bvh import read_bvh
+    from vtjax.data.readers.joint_arrays import read_joint_arrays
+
+    sources = []
+    for name, kind in formats.items():
+        common = {"captions": options.captions, "problems": summary.problems}
+        raws = read_bvh(name, **common) if kind == "bvh" else read_joint_arrays(name, fps=options.fps, **common)
+        for raw in _progress(raws, f"reading {name}"):
+            summary.read += 1
+            source, note = to_source(raw, options, summary.problems)
+            if source is not None:
+                sources.append(source)
+                if note:
+                    summary.note(note)
+    summary.usable = len(sources)
+    if not sources:
+        raise VtjaxError(f"nothing usable in {', '.join(formats)}\n{summary}")
+    silent = sum(not s.captions for s in sources)
+    if silent:
+        summary.note("motions without any caption: they can be searched, not trained on", silent)
+    # Pairs need both sides, and a label's only source has to be trained on; windows follow their source.
+    return assign_splits(sources, options.split_by, options.holdout, options.validation, options.seed)
+
+
+def _clips(sources: Sequence, options: Options, summary: Summary, splits: dict[str, str]) -> Iterator:
+    from vtjax.data.motion.sources import source_clips
+
+    attach = _events(options.events, summary.problems)
+    for source in sources:
+        for clip in source_clips(source, options.window_seconds, options.max_frames, attach):
+            splits[clip.key] = source.split
+            yield clip
+
+
+def _pairs(sources: Sequence, options: Options, summary: Summary, splits: dict[str, str]) -> Iterator:
+    """Pairs within each split: the test's share of them is the holdout, the validation's its own."""
+    from vtjax.data.motion.clip import FPS
+    from vtjax.data.motion.stitched_pairs import make_pairs
+
+    frames = tuple(max(2, round(s * FPS)) for s in options.segment_seconds)
+    present = {s.split for s in sources}
+    shares = {"test": options.holdout if "test" in present else 0, "val": options.validation if "val" in present else 0}
+    counts = {name: round(options.stitch_pairs * share) for name, share in shares.items()}
+    counts = {"train": options.stitch_pairs - sum(counts.values()), **counts}
+    for source in sources:
+        if not source.clause:
+            summary.problems.add(source.key, "no caption to make a pair's sentence of")
+    for split, count in counts.items():
+        if count:
+            own = [s for s in sources if s.split == split]
+            summary.note(f"{split} pairs are made of {len(own)} source motions, none of them in another split", count)
+            for clip in make_pairs(own, count, seed=options.seed, segment_frames=frames, blend=options.blend):
+                splits[clip.key] = split
+                yield clip
+
+
+def _with_mirrored(clips: Iterator, splits: dict[str, str]) -> Iterator:
+    """Every clip, and after each training clip its mirrored twin."""
+    from vtjax.data.motion.sources import mirrored
+
+    for clip in clips:
+        yield clip
+        if splits.get(clip.key) == "train":
+            twin = mirrored(clip)
+            splits[twin.key] = "train"
+            yield twin
+
+
+def _annotated_clips(formats, options, summary, splits, subsets) -> Iterator:
+    """Clips of HumanML3D and TMR folders, with coverage per split noted; fills splits and subsets."""
+    from vtjax.data.motion.validate import check_features
+    from vtjax.data.readers.car_events import EventFolder
+    from vtjax.data.readers.humanml3d import SPLITS, Coverage, read_humanml3d, read_split
+    from vtjax.data.readers.tmr_annotations import read_tmr
+
+    folder = options.events not in ("rules", "none")
+    lookup = EventFolder(options.events, summary.problems) if folder else None
+    attach = _events(options.events, summary.problems) if not folder else None
+    for name, kind in formats.items():
+        root = pathlib.Path(name)
+        root = root.parent if root.is_file() else root
+        found = [s for s in SPLITS if (root / f"{s}.txt").is_file()]
+        if not found:
+            raise VtjaxError(f"{root}: no split files; at least one of train.txt, val.txt and test.txt is expected")
+        if (root / "nsim_test.txt").is_file():
+            subsets["nsim_test"] = read_split(root / "nsim_test.txt")
+        for split in found:
+            coverage = Coverage(split)
+            common = {"problems": summary.problems, "coverage": coverage, "events": lookup}
+            reader = (
+                read_humanml3d(root, split, **common)
+                if kind == "humanml3d"
+                else read_tmr(root, split, features=options.features, **common)
+            )
+            for clip in reader:
+                limits = {"min_frames": options.min_frames, "max_frames": options.max_frames}
+                if not check_features(clip.features, clip.key, problems=summary.problems, **limits):
+                    continue
+                splits[clip.key] = split
+                summary.usable += 1
+                captions = tuple(attach(c) for c in clip.captions) if attach else clip.captions
+                yield dataclasses.replace(clip, captions=captions)
+            summary.read += coverage.listed
+            summary.note(coverage.report())
+
+
+def _sources_of(clips: Iterator, splits: dict[str, str], summary: Summary) -> list:
+    """Clips of features as sources of stitched pairs: the whole clip and its first whole-clip caption."""
+    from vtjax.data.motion.features import features_to_joints
+    from vtjax.data.motion.stitched_pairs import Source, clause_of
+
+    sources = []
+    for clip in clips:
+        whole = [c for c in clip.captions if c.start is None]
+        clause = clause_of(whole[0].text) if whole else ""
+        joints = features_to_joints(clip.features, last_frame=True)
+        sources.append(Source(clip.key, joints, clip.captions, "", clause, splits[clip.key]))
+    if not sources:
+        raise VtjaxError(f"nothing usable\n{summary}")
+    splits.clear()
+    return sources
+
+
+def _events(choice: str, problems: Problems):
+    """Caption -> Caption with events, by the rule splitter; a folder is looked up by key where the key is known."""
+    if choice == "none":
+        return lambda caption, key="", index=0: caption
+    if choice == "rules":
+        from vtjax.text.events import split_events
+
+        return lambda caption, key="", index=0: (
+            caption if caption.events else dataclasses.replace(caption, events=tuple(split_events(caption.text)))
+        )
+    from vtjax.data.readers.car_events import EventFolder
+
+    folder = EventFolder(choice, problems)
+    return lambda caption, key="", index=0: dataclasses.replace(caption, events=folder(key, index))

@@ -1,0 +1,88 @@
+"""CAR's released event files: event_texts/{keyid}_{idx}.json = {"events": [...]} (car.md 3.1).
+
+idx is the caption's position in the unfiltered list of its motion's captions; mirrored ids have their own files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+
+from vtjax.errors import Problems, VtjaxError
+
+
+def is_degenerate(events: Sequence[str]) -> bool:
+    """True where there are several events and all say the same, so that no order of them is wrong (car.md 3.3)."""
+    return len(events) > 1 and len({" ".join(e.lower().split()).rstrip(".") for e in events}) == 1
+
+
+def validate_events(events: object, where: str) -> tuple[str, ...]:
+    """The events as a tuple of stripped strings. Raises VtjaxError unless a non-empty list of non-empty strings."""
+    if not isinstance(events, (list, tuple)) or not events:
+        raise VtjaxError(f"{where}: 'events' must be a non-empty list of sentences, found {events!r:.60}")
+    for position, event in enumerate(events):
+        if not isinstance(event, str) or not event.strip():
+            raise VtjaxError(f"{where}: event {position} must be a non-empty sentence, found {event!r:.60}")
+    return tuple(e.strip() for e in events)
+
+
+def event_file(folder: str | os.PathLike, keyid: str, idx: int) -> pathlib.Path:
+    """Where the events of caption `idx` of motion `keyid` are kept."""
+    return pathlib.Path(folder) / f"{keyid}_{idx}.json"
+
+
+def read_events(folder: str | os.PathLike, keyid: str, idx: int) -> tuple[str, ...] | None:
+    """Events of one caption, None where it has no file. Raises VtjaxError naming the file where it is malformed."""
+    path = event_file(folder, keyid, idx)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise VtjaxError(f"{path}: not JSON: {error}") from None
+    if not isinstance(data, dict) or "events" not in data:
+        raise VtjaxError(f'{path}: an object {{"events": [...]}} is expected')
+    return validate_events(data["events"], str(path))
+
+
+def write_events(folder: str | os.PathLike, keyid: str, idx: int, events: Sequence[str]) -> pathlib.Path:
+    """Writes one caption's events in CAR's layout, whole or not at all; returns the file."""
+    path = event_file(folder, keyid, idx)
+    events = validate_events(list(events), str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".json.partial")
+    partial.write_text(json.dumps({"events": list(events)}, ensure_ascii=False), encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+class EventFolder:
+    """Looks events up by motion and caption position, and counts what is missing, malformed or degenerate."""
+
+    def __init__(self, folder: str | os.PathLike, problems: Problems | None = None):
+        self.folder = pathlib.Path(folder)
+        if (self.folder / "event_texts").is_dir():
+            self.folder = self.folder / "event_texts"
+        if not self.folder.is_dir():
+            raise VtjaxError(f"{self.folder}: no such folder of event files ({{keyid}}_{{idx}}.json)")
+        self.problems = Problems() if problems is None else problems
+        self.found = 0
+
+    def __call__(self, keyid: str, idx: int) -> tuple[str, ...]:
+        """Events of a caption; () where there is none usable, and then the reason is in `problems`."""
+        where = event_file(self.folder, keyid, idx)
+        try:
+            events = read_events(self.folder, keyid, idx)
+        except VtjaxError as error:
+            self.problems.add(error, "malformed event file")
+            return ()
+        if events is None:
+            self.problems.add(where, "no event file for a caption")
+            return ()
+        if is_degenerate(events):
+            self.problems.add(where, "degenerate events: all are the same sentence, so they have no order")
+            return ()
+        self.found += 1
+        return events
