@@ -1,0 +1,99 @@
+"""What fits between a parameter tree and the tensors of a checkpoint, and what does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vtjax.errors import VtjaxError, nearest
+
+SHOWN = 20  # names listed of each kind before the rest is only counted
+
+
+@dataclasses.dataclass(frozen=True)
+class MatchReport:
+    """Names ("a/b/c") by how they fitted.
+
+    matched: in both with the same shape. unused: in the checkpoint only. missing: in the tree only.
+    mis_shaped: (name, shape expected by the tree, shape found in the checkpoint).
+    """
+
+    matched: tuple[str, ...]
+    unused: tuple[str, ...]
+    missing: tuple[str, ...]
+    mis_shaped: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+
+    def summary(self) -> str:
+        """One line of counts, then a line for every leaf that did not fit (the first `SHOWN` of each kind)."""
+        lines = [
+            f"{len(self.matched)} tensors matched, {len(self.missing)} missing, {len(self.unused)} unused, "
+            f"{len(self.mis_shaped)} mis-shaped"
+        ]
+        close = [f"{name} ({nearest(name, self.unused)})" if self.unused else name for name in self.missing[:SHOWN]]
+        lines += _listed("missing: ", close, len(self.missing))
+        lines += _listed("unused: ", self.unused, len(self.unused))
+        shapes = [f"{name}: expected {expected}, found {found}" for name, expected, found in self.mis_shaped]
+        lines += _listed("mis-shaped: ", shapes, len(self.mis_shaped))
+        return "\n".join(lines)
+
+    def raise_if_incomplete(
+        self, allow_missing: Sequence[str] = (), allow_unused: Sequence[str] = (), source: str = "checkpoint"
+    ) -> MatchReport:
+        """This report, if all fits but the names that a regular expression of the `allow_*` lists matches whole.
+
+        Raises:
+          VtjaxError: anything else is missing, unused or mis-shaped; the message names every leaf.
+        """
+        rest = dataclasses.replace(
+            self, missing=_without(self.missing, allow_missing), unused=_without(self.unused, allow_unused)
+        )
+        if rest.missing or rest.unused or rest.mis_shaped:
+            raise VtjaxError(f"{source} does not fit the model: {rest.summary()}")
+        return self
+
+
+def match(tree_shapes: Any, mapped: Mapping[str, Any]) -> MatchReport:
+    """Compares a tree (nested dicts of anything with `.shape`) with tensors already named "a/b/c" like its leaves."""
+    expected = {name: tuple(leaf.shape) for name, leaf in flatten(tree_shapes).items()}
+    found = {name: tuple(value.shape) for name, value in mapped.items()}
+    both = [name for name in expected if name in found]
+    return MatchReport(
+        matched=tuple(name for name in both if expected[name] == found[name]),
+        unused=tuple(name for name in found if name not in expected),
+        missing=tuple(name for name in expected if name not in found),
+        mis_shaped=tuple((name, expected[name], found[name]) for name in both if expected[name] != found[name]),
+    )
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested dicts by "a/b/c" name."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}/")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested dicts that `flatten` came from."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *folders, leaf = name.split("/")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[leaf] = value
+    return tree
+
+
+def _without(names: Sequence[str], patterns: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if not any(re.fullmatch(pattern, name) for pattern in patterns))
+
+
+def _listed(title: str, lines: Sequence[str], count: int) -> list[str]:
+    more = [f"  {title}and {count - SHOWN} more"] if count > SHOWN else []
+    return [f"  {title}{line}" for line in lines[:SHOWN]] + more
