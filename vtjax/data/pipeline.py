@@ -1,0 +1,88 @@
+"""Batches whose content is a pure function of (seed, step): the same on any number of hosts, workers or restarts.
+
+Randomness is attached to an example's global position before the hosts' rows are cut out of it (jax_notes.md 4e), so
+nothing but the seed and the step has to be saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from absl import flags
+
+from vtjax.config import Loader
+from vtjax.errors import VtjaxError
+
+
+class _Transform(grain.transforms.RandomMap):
+    """Applies a task's transform and checks what comes out against its spec."""
+
+    def __init__(self, function: Callable, spec: Mapping[str, jax.ShapeDtypeStruct]):
+        self._function = function
+        self._spec = {name: (tuple(s.shape), np.dtype(s.dtype)) for name, s in spec.items()}
+
+    def random_map(self, element: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        example = self._function(element, rng)
+        check_example(example, self._spec)
+        return example
+
+
+def check_example(example: Mapping[str, np.ndarray], spec: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> None:
+    """Raises VtjaxError where an example differs from {field: (shape, dtype)}, naming the field and both sides."""
+    if set(example) != set(spec):
+        missing, extra = sorted(set(spec) - set(example)), sorted(set(example) - set(spec))
+        raise VtjaxError(f"an example has the wrong fields: missing {missing}, unexpected {extra}")
+    for name, (shape, dtype) in spec.items():
+        value = example[name]
+        if value.shape != shape or value.dtype != dtype:
+            raise VtjaxError(f"field {name!r} is {value.dtype}{list(value.shape)}, expected {dtype}{list(shape)}")
+
+
+def train_batches(
+    source: Sequence[Any],
+    transform: Callable[[Any, np.random.Generator], dict[str, np.ndarray]],
+    spec: Mapping[str, jax.ShapeDtypeStruct],
+    *,
+    seed: int,
+    batch_size: int,
+    start_step: int = 0,
+    loader: Loader = Loader(),
+    host: int = 0,
+    hosts: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Endless batches from `start_step` on: this host's batch_size // hosts rows, global row r on host r % hosts.
+
+    Each epoch is shuffled anew; batches run across epoch ends, so no example is dropped.
+
+    Raises:
+      VtjaxError: an empty source, or a batch size that the hosts do not divide.
+    """
+    if len(source) == 0:
+        raise VtjaxError("the training data is empty")
+    if batch_size % hosts:
+        raise VtjaxError(f"config.train.batch_size={batch_size} is not divisible by {hosts} hosts")
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain's workers read absl flags
+    data = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    data = data.random_map(_Transform(transform, spec))
+    data = data.slice(slice(start_step * batch_size + host, None, hosts))
+    data = data.batch(batch_size // hosts, drop_remainder=True)
+    threads = max(1, loader.threads)
+    data = data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(loader.prefetch, 1)))
+    if loader.workers:
+        options = grain.MultiprocessingOptions(num_workers=loader.workers, per_worker_buffer_size=max(1, loader.prefetch))
+        data = data.mp_prefetch(options)
+    return iter(data)
+
+
+def eval_batches(examples: Sequence[Mapping[str, np.ndarray]], batch_size: int) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    """(batch, number of real rows) in order; the last batch is filled up with its first row so that shapes stay static."""
+    for begin in range(0, len(examples), batch_size):
+        rows = list(examples[begin : begin + batch_size])
+        real = len(rows)
+        rows += [rows[0]] * (batch_size - real)
+        yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}, real

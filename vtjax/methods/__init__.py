@@ -1,0 +1,37 @@
+"""The methods, one folder each. A method plugs into the one training loop with the modules named here.
+
+config.py    CONFIG and STAGES: the dataclasses of Experiment.method and Experiment.stages
+pipeline.py  stages(experiment, work) -> ordered {name: build() -> Task}
+evaluate.py  evaluate(run, ...) -> results
+predict.py   predict(run, ...) and command-line use
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import types
+
+from vtjax.errors import VtjaxError, nearest
+
+
+def names() -> list[str]:
+    """Methods that this installation has."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.ispkg)
+
+
+def module(method: str, part: str) -> types.ModuleType:
+    """Module `part` (config, pipeline, evaluate, predict) of a method.
+
+    Raises:
+      VtjaxError: unknown method.
+    """
+    if method not in names():
+        raise VtjaxError(f"config.name={method!r}: no such method; {nearest(method, names())}")
+    return importlib.import_module(f"vtjax.methods.{method}.{part}")
+
+
+def config_types(method: str) -> tuple[type, type]:
+    """The dataclasses of a method's settings and of its earlier stages."""
+    config = module(method, "config")
+    return config.CONFIG, config.STAGES

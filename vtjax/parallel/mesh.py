@@ -1,0 +1,72 @@
+"""The device mesh: axes ("data", "fsdp", "tensor"), all Auto, so that XLA places what partition rules leave open."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from vtjax.config import Mesh as MeshConfig
+from vtjax.errors import VtjaxError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")  # the batch dimension is split over both
+
+
+def mesh_shape(config: MeshConfig, device_count: int) -> tuple[int, int, int]:
+    """Axis sizes with -1 filled in.
+
+    Raises:
+      VtjaxError: sizes that do not multiply to the device count, or more than one -1.
+    """
+    sizes = [config.data, config.fsdp, config.tensor]
+    if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
+        raise VtjaxError(f"config.mesh={dict(zip(AXES, sizes))}: sizes are positive, and one of them may be -1")
+    known = math.prod(s for s in sizes if s != -1)
+    if -1 in sizes:
+        if device_count % known:
+            raise VtjaxError(f"config.mesh={dict(zip(AXES, sizes))}: {known} does not divide {device_count} devices")
+        sizes[sizes.index(-1)] = device_count // known
+    if math.prod(sizes) != device_count:
+        raise VtjaxError(f"config.mesh={dict(zip(AXES, sizes))} asks for {math.prod(sizes)} devices, there are {device_count}")
+    return tuple(sizes)
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+    """The mesh over `devices` (default: all of them), physical neighbours along the inner axes.
+
+    Several slices are joined over the data axis, so that only its reductions cross the data-centre network.
+    """
+    devices = list(jax.devices()) if devices is None else list(devices)
+    shape = mesh_shape(config, len(devices))
+    if config.slices > 1:
+        if shape[0] % config.slices:
+            raise VtjaxError(f"config.mesh.slices={config.slices} does not divide the data axis of {shape[0]}")
+        inner = (shape[0] // config.slices, *shape[1:])
+        array = mesh_utils.create_hybrid_device_mesh(inner, (config.slices, 1, 1), devices, allow_split_physical_axes=True)
+    elif devices[0].platform == "cpu":
+        array = np.asarray(devices).reshape(shape)
+    else:
+        array = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return jax.sharding.Mesh(array, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Leading dimension split over data and fsdp, the rest whole."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """One copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def global_batch(batch: dict, sharding: NamedSharding) -> dict:
+    """This host's numpy rows of a batch to one global array per field, rows in host order."""
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)

@@ -1,0 +1,81 @@
+"""Where metrics go: JSON lines always, TensorBoard when asked for and installed, a progress bar on a terminal or log."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import tqdm
+
+from vtjax.errors import VtjaxError
+
+
+class MetricsWriter:
+    """Appends one JSON object per line: {"step", "split", "time", metric: value}.
+
+    After a resume, lines beyond the restored step are removed, so that a curve never runs twice over a step.
+    """
+
+    def __init__(self, path: pathlib.Path, step: int = 0, tensorboard: bool = False):
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text("".join(line + "\n" for line in kept))
+            temporary.replace(path)
+        self._file = path.open("a")
+        self._board = None
+        if tensorboard:
+            try:
+                from tensorboardX import SummaryWriter
+            except ImportError as error:
+                raise VtjaxError("--tensorboard needs the extra: pip install 'vtjax[tensorboard]'") from error
+            self._board = SummaryWriter(str(path.parent / "tensorboard"))
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """One line; values that are not finite become null."""
+        clean = {k: (float(v) if math.isfinite(v) else None) for k, v in values.items()}
+        line = {"step": int(step), "split": split, "time": round(time.time(), 3), **clean}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in clean.items():
+                if value is not None:
+                    self._board.add_scalar(f"{split}/{name}", value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return math.inf  # a line cut off by a kill
+
+
+class Progress:
+    """A tqdm bar with loss, examples/s and the share of time spent waiting for data."""
+
+    def __init__(self, name: str, start: int, total: int, enabled: bool = True):
+        self._bar = tqdm.tqdm(
+            total=total, initial=start, desc=name, unit="step", disable=not enabled, file=sys.stderr,
+            mininterval=0.5 if sys.stderr.isatty() else 15.0, dynamic_ncols=True,
+        )  # fmt: skip
+
+    def step(self) -> None:
+        self._bar.update(1)
+
+    def show(self, values: Mapping[str, Any]) -> None:
+        self._bar.set_postfix(values, refresh=False)
+
+    def close(self) -> None:
+        self._bar.close()

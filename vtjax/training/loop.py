@@ -1,0 +1,240 @@
+"""The one training loop. At each step, in this order: evaluate, checkpoint, next batch, step, log one step late."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from vtjax.config import Loader
+from vtjax.data.pipeline import train_batches
+from vtjax.errors import VtjaxError
+from vtjax.parallel.mesh import global_batch
+from vtjax.training.checkpoint import Checkpoints
+from vtjax.training.logging import MetricsWriter, Progress
+from vtjax.training.step import Trainer, memory_line, params_of
+from vtjax.training.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a stage ended. finished: False after SIGTERM. params: the last ones. results: of the last evaluation."""
+
+    finished: bool
+    step: int
+    params: dict
+    results: list[Any]
+
+
+class StopSignal:
+    """True once SIGTERM or SIGINT arrived; a second SIGINT interrupts at once. Usable as a context in the main thread."""
+
+    def __init__(self) -> None:
+        self.received = ""
+
+    def __enter__(self) -> StopSignal:
+        self._previous = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def _handle(self, number: int, _frame: Any) -> None:
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number).name
+        logging.warning("%s received: saving after this step, then exiting", self.received)
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+class Averages:
+    """Accumulates {name: (sum, weight)} over steps; the mean is sum of sums over sum of weights."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, list[float]] = {}
+
+    def add(self, metrics: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+        for name, (total, weight) in metrics.items():
+            entry = self._sums.setdefault(name, [0.0, 0.0])
+            entry[0] += float(total)
+            entry[1] += float(weight)
+
+    def take(self) -> dict[str, float]:
+        means = {name: total / weight if weight else math.nan for name, (total, weight) in self._sums.items()}
+        self._sums = {}
+        return means
+
+
+def run_task(
+    task: Task,
+    mesh: jax.sharding.Mesh,
+    work: pathlib.Path,
+    *,
+    seed: int,
+    loader: Loader = Loader(),
+    allow_data_change: bool = False,
+    tensorboard: bool = False,
+) -> Outcome:
+    """Trains `task` in `work`, resuming from its latest checkpoint where there is one.
+
+    Raises:
+      VtjaxError: a checkpoint that does not fit, other data than the checkpoint's, or a loss that is not finite
+        (with the step, the parts of the loss and the norms).
+    """
+    is_main = jax.process_index() == 0
+    train = task.train
+    trainer = Trainer(task, mesh, seed)
+    logging.info("%s: %s", task.name, trainer.partition.summary())
+    checkpoints = Checkpoints(work / "checkpoints", train.keep)
+    data_key = {"fingerprint": task.fingerprint, "examples": len(task.source), "seed": seed, "batch_size": train.batch_size}
+
+    if checkpoints.steps():
+        state, meta = checkpoints.restore(trainer.abstract_state)
+        if meta["data"] != data_key and not allow_data_change:
+            raise VtjaxError(
+                f"{work}: the checkpoint was trained on {meta['data']}, this run has {data_key}; choose another "
+                "--work_directory, or pass --allow_data_change to go on with other data"
+            )
+        start = int(state["step"])
+        best = dict(meta.get("best", {}))
+        logging.info("%s: resumed at step %d", task.name, start)
+    else:
+        state, start, best = trainer.init_state(), 0, {}
+
+    began = time.perf_counter()
+    compiled = trainer.lower().compile()
+    logging.info("%s: train step compiled in %.1f s; %s", task.name, time.perf_counter() - began, memory_line(compiled))
+
+    batches = train_batches(
+        task.source, task.transform, task.example_spec, seed=seed, batch_size=train.batch_size, start_step=start,
+        loader=loader, host=jax.process_index(), hosts=jax.process_count(),
+    )  # fmt: skip
+    writer = MetricsWriter(work / "metrics.jsonl", start, tensorboard) if is_main else None
+    progress = Progress(task.name, start, train.steps, is_main)
+    run = _Run(task, trainer, compiled, checkpoints, writer, progress, data_key, best, work)
+    try:
+        with StopSignal() as stop:
+            return run.steps(state, start, batches, stop)
+    finally:
+        progress.close()
+        if writer:
+            writer.close()
+
+
+class _Run:
+    """The mutable part of one call of `run_task`."""
+
+    def __init__(self, task, trainer, compiled, checkpoints, writer, progress, data_key, best, work):
+        self.task, self.trainer, self.compiled, self.checkpoints = task, trainer, compiled, checkpoints
+        self.writer, self.progress, self.data_key, self.best, self.work = writer, progress, data_key, best, work
+        self.averages = Averages()
+        self.results: list[Any] = []
+        self.waited = 0.0
+
+    def steps(self, state: dict, start: int, batches: Iterator[dict], stop: StopSignal) -> Outcome:
+        train = self.task.train
+        pending = None
+        self.window = self.saved_at = time.perf_counter()
+        for step in range(start, train.steps + 1):
+            last = step == train.steps
+            if (last or (train.eval_every and step % train.eval_every == 0 and step > start)) and self.task.evaluate:
+                pending = self._settle(pending)
+                self._evaluate(state, step)
+            due = train.checkpoint_every and step % train.checkpoint_every == 0
+            due = due or (train.checkpoint_seconds and time.perf_counter() - self.saved_at > train.checkpoint_seconds)
+            if last or stop.received or (due and step > start):
+                pending = self._settle(pending)
+                self.checkpoints.save(state, {"data": self.data_key, "best": self.best})
+                self.saved_at = time.perf_counter()
+            if last or stop.received:
+                self.checkpoints.close()
+                return Outcome(last, step, params_of(state), self.results)
+            if train.profile_steps and step == train.profile_steps[0]:
+                jax.profiler.start_trace(str(self.work / "profile"))
+            before = time.perf_counter()
+            batch = next(batches)
+            self.waited += time.perf_counter() - before
+            batch = global_batch(batch, self.trainer.batch_sharding)
+            with jax.transfer_guard("disallow"):
+                state, metrics = self.compiled(state, batch)
+            self._settle(pending)
+            pending = (step + 1, metrics)
+            if train.profile_steps and step == train.profile_steps[-1]:
+                jax.block_until_ready(metrics)
+                jax.profiler.stop_trace()
+            self.progress.step()
+        raise AssertionError("unreachable")
+
+    def _settle(self, pending: tuple[int, dict] | None) -> None:
+        """Reads the metrics of a step already under way, checks them and logs at the interval."""
+        if pending is None:
+            return None
+        step, metrics = pending
+        values = jax.device_get(metrics)
+        total, weight = values["loss"]
+        if not (np.isfinite(total) and np.isfinite(values["grad_norm"][0])):
+            parts = {n: float(s) / float(w) if w else math.nan for n, (s, w) in values.items()}
+            raise VtjaxError(
+                f"{self.task.name}: the loss or its gradient is not finite at step {step}: "
+                + ", ".join(f"{n}={v:.4g}" for n, v in parts.items())
+                + f". The last checkpoint is step {max(self.checkpoints.steps(), default=None)}. "
+                "A lower optim.learning_rate, optim.clip_norm=1 or a look at the data would be the next thing to try."
+            )
+        self.averages.add(values)
+        train = self.task.train
+        if step % train.log_every == 0 or step == train.steps:
+            self._log(step)
+        return None
+
+    def _log(self, step: int) -> None:
+        values = self.averages.take()
+        now = time.perf_counter()
+        seconds = max(now - self.window, 1e-9)
+        count = self.task.train.log_every if step % self.task.train.log_every == 0 else step % self.task.train.log_every
+        values["examples_per_second"] = count * self.task.train.batch_size / seconds
+        values["data_wait"] = min(self.waited / seconds, 1.0)
+        self.window, self.waited = now, 0.0
+        if self.writer:
+            self.writer.write(step, "train", values)
+        self.progress.show(
+            {
+                "loss": f"{values['loss']:.4f}",
+                "ex/s": f"{values['examples_per_second']:.0f}",
+                "data": f"{100 * values['data_wait']:.0f}%",
+            }
+        )
+
+    def _evaluate(self, state: dict, step: int) -> None:
+        before = time.perf_counter()
+        self.results = self.task.evaluate(params_of(state))
+        flat = {f"{r.protocol}/{name}": value for r in self.results for name, value in r.metrics.items()}
+        if self.writer:
+            self.writer.write(step, "eval", flat)
+        for name in self.task.train.best:
+            if name not in flat:
+                raise VtjaxError(f"config.train.best names {name!r}, but the evaluation has {', '.join(sorted(flat))}")
+            if flat[name] > self.best.get(name, {"value": -math.inf})["value"]:
+                self.best[name] = {"value": flat[name], "step": step}
+                self._save_best(state, name)
+        spent = time.perf_counter() - before
+        self.window += spent
+        logging.info("%s: evaluated at step %d in %.1f s", self.task.name, step, spent)
+
+    def _save_best(self, state: dict, name: str) -> None:
+        folder = self.work / ("best_" + "".join(c if c.isalnum() else "_" for c in name))
+        # After a kill the same step may be there already: the resumed run reaches the same parameters.
+        store = Checkpoints(folder, keep=1, background=False)
+        store.save(state, {"data": self.data_key, "best": self.best})
+        store.close()

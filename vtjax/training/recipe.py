@@ -1,0 +1,109 @@
+"""A recipe: a method's stages in order, each one call of the training loop, skipped when its result is there."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+from absl import logging
+
+from vtjax import config as configuration
+from vtjax import methods
+from vtjax.config import Experiment
+from vtjax.errors import VtjaxError
+from vtjax.parallel.mesh import make_mesh
+from vtjax.training.checkpoint import load_params
+from vtjax.training.loop import Outcome, run_task
+
+# Settings that change how a run is carried out, not what it computes; a resumed run may change them.
+FREE = ("loader.", "mesh.", "train.log_every", "train.eval_every", "train.checkpoint", "train.keep", "train.profile")
+
+
+def prepare_work(experiment: Experiment, work: pathlib.Path, allow_change: bool) -> None:
+    """Creates the work directory and its config.json, or checks that the one there is of the same experiment.
+
+    Raises:
+      VtjaxError: the directory holds another experiment; every differing field is named with both values.
+    """
+    path = work / "config.json"
+    new = json.loads(json.dumps(configuration.to_dict(experiment)))
+    if path.exists() and not allow_change:
+        old = _fields(json.loads(path.read_text()))
+        differing = [
+            f"{name}: {old.get(name)!r} there, {value!r} now"
+            for name, value in _fields(new).items()
+            if old.get(name) != value and not any(part in f"{name}." for part in FREE)
+        ]
+        if differing:
+            raise VtjaxError(
+                f"{work} holds a run with other settings:\n  " + "\n  ".join(differing)
+                + "\nChoose another --work_directory, or pass --allow_config_change to go on with the new settings."
+            )  # fmt: skip
+    if jax.process_index() == 0:
+        work.mkdir(parents=True, exist_ok=True)
+        configuration.save_experiment(experiment, path)
+
+
+def _fields(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    return {k: v for name, sub in tree.items() for k, v in _fields(sub, f"{prefix}{name}.").items()}
+
+
+def run_experiment(
+    experiment: Experiment,
+    work: pathlib.Path | str,
+    *,
+    allow_config_change: bool = False,
+    allow_data_change: bool = False,
+    tensorboard: bool = False,
+) -> Outcome:
+    """Runs every stage that is not finished yet; the outcome of the last one, or of the one that was stopped.
+
+    Raises:
+      VtjaxError: anything wrong in the configuration, the data or the work directory.
+    """
+    work = pathlib.Path(work)
+    configuration.check(experiment)
+    prepare_work(experiment, work, allow_config_change)
+    mesh = make_mesh(experiment.mesh)
+    outcome = None
+    for name, build in methods.module(experiment.name, "pipeline").stages(experiment, work).items():
+        folder = work / name
+        done = folder / "done.json"
+        task = build()
+        if done.exists() and json.loads(done.read_text())["steps"] >= task.train.steps:
+            logging.info("stage %s: finished before, skipped", name)
+            outcome = Outcome(True, task.train.steps, {}, [])
+            continue
+        outcome = run_task(
+            task, mesh, folder, seed=experiment.seed, loader=experiment.loader,
+            allow_data_change=allow_data_change, tensorboard=tensorboard,
+        )  # fmt: skip
+        if not outcome.finished:
+            return outcome
+        if jax.process_index() == 0:
+            temporary = done.with_suffix(".tmp")
+            temporary.write_text(json.dumps({"steps": outcome.step}) + "\n")
+            temporary.replace(done)
+    return outcome
+
+
+def stage_params(work: pathlib.Path | str, stage: str, which: str = "last") -> dict:
+    """Parameters of a finished or running stage, as numpy: which is "last", a step number, or a "protocol/metric".
+
+    Raises:
+      VtjaxError: no such checkpoint; what there is instead is named.
+    """
+    folder = pathlib.Path(work) / stage
+    if which == "last":
+        return load_params(folder / "checkpoints")
+    if which.isdigit():
+        return load_params(folder / "checkpoints", int(which))
+    name = "best_" + "".join(c if c.isalnum() else "_" for c in which)
+    if not (folder / name).is_dir():
+        kept = sorted(p.name for p in folder.glob("best_*") if not p.name.endswith("_frozen"))
+        raise VtjaxError(f"{folder}: no best checkpoint of {which!r} was kept; kept: {kept or 'none'} (config.train.best)")
+    return load_params(folder / name)

@@ -1,0 +1,52 @@
+"""What a method hands to the training loop: a handful of pure functions over plain pytrees, and its data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from vtjax.config import Optim, Train
+from vtjax.parallel.partition import Rules
+
+Batch = Mapping[str, Any]
+Metrics = Mapping[str, tuple[jax.Array, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One stage of a method.
+
+    example_spec: shape and dtype of every field of one example; a batch adds a leading dimension of train.batch_size.
+    init: (rng, batch) -> params, a nested dict of arrays; traced only.
+    loss: (params, batch, rng, train) -> {name: (sum, weight)}, scalars over the whole batch; "loss" is the objective.
+    rules: partition table of the parameters (parallel/partition.py).
+    source: random-access examples; source[i] is a dict or any record that `transform` takes.
+    transform: (record, rng) -> dict of example_spec's arrays; its rng depends on the seed and the position only.
+    evaluate: (params) -> results with .protocol and .metrics, called at train.eval_every and at the end.
+    start: (params) -> params with pretrained weights put in, called once on a fresh start.
+    fingerprint: names the data; a resumed run must have the same.
+    """
+
+    name: str
+    train: Train
+    optim: Optim
+    example_spec: Mapping[str, jax.ShapeDtypeStruct]
+    init: Callable[[jax.Array, Batch], dict]
+    loss: Callable[[dict, Batch, jax.Array, bool], Metrics]
+    rules: Rules
+    source: Sequence[Any]
+    transform: Callable[[Any, np.random.Generator], dict[str, np.ndarray]]
+    evaluate: Callable[[dict], list[Any]] | None = None
+    start: Callable[[dict], dict] | None = None
+    fingerprint: str = ""
+
+    def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of one global batch."""
+        return {
+            name: jax.ShapeDtypeStruct((self.train.batch_size, *spec.shape), spec.dtype)
+            for name, spec in self.example_spec.items()
+        }
