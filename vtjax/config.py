@@ -3,9 +3,9 @@
 A file under configs/ has `get_config(variant) -> Experiment`. The method's own settings are `Experiment.method`, a
 dataclass of that method; `Experiment.optim` and `Experiment.train` drive its last stage, `Experiment.stages` (a
 dataclass of `Stage` fields, in order) those before it.
-"""
 
-from __future__ import annotations
+Modules that define such dataclasses must not postpone annotations: config_flags reads the types off the fields.
+"""
 
 import dataclasses
 import importlib.util

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
+import logging as python_logging
+import pathlib
+import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from vtjax.errors import VtjaxError
+from vtjax.errors import VtjaxError, nearest
 
 
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> None:
@@ -14,7 +20,7 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
     from absl import app
 
     try:
-        app.run(main, argv=argv)
+        app.run(main, argv=argv, flags_parser=_parse)
     except VtjaxError as error:
         _stop(f"error: {error}")
     except OSError as error:
@@ -26,3 +32,101 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
 def _stop(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
     sys.exit(2)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    """absl's parsing, with an unknown field of --config named together with the nearest one."""
+    from absl import flags
+
+    if any(a in ("--help", "--helpfull", "--helpshort", "-h", "-help") for a in argv):
+        from absl import app
+
+        return app.parse_flags_with_usage(list(argv))
+    try:
+        return flags.FLAGS(list(argv))
+    except KeyError as error:
+        unknown = re.search(r"(?:Field |>\.)(\S+) (?:not found|does not exist)", str(error))
+        if not unknown:
+            raise
+        raise VtjaxError(_unknown_field(unknown.group(1), argv)) from None
+    except flags.Error as error:
+        # config_flags wraps what get_config raised in a formatted traceback; its last line is the message.
+        message = str(error).strip().splitlines()[-1].strip().removeprefix("vtjax.errors.VtjaxError: ")
+        raise VtjaxError(f"{message}\nPass --help to see the flags.") from None
+
+
+def _unknown_field(field: str, argv: Sequence[str]) -> str:
+    flag = next((a for a in argv if re.match(rf"--config\.[^=]*\b{re.escape(field)}\b", a)), f"--config...{field}")
+    path = flag.split("=", 1)[0]
+    parts = path.removeprefix("--config.").split(".")
+    holder: Any = _config_value(argv)
+    for part in parts[: parts.index(field)] if field in parts else []:
+        holder = getattr(holder, part, holder)
+    known = [f.name for f in dataclasses.fields(holder)] if dataclasses.is_dataclass(holder) else []
+    return f"{path}: {type(holder).__name__} has no field {field!r}; {nearest(field, known)}"
+
+
+def _config_value(argv: Sequence[str]) -> Any:
+    from vtjax.config import load_config_file
+
+    spec = next((a.split("=", 1)[1] for a in argv if a.startswith("--config=")), "")
+    return load_config_file(spec) if spec else None
+
+
+def define_config() -> None:
+    """Defines --config=FILE[:variant] and its --config.x.y=value overrides."""
+    from ml_collections import config_flags
+
+    config_flags.DEFINE_config_file("config", None, "A file under configs/, with :variant; --config.x.y=value overrides.")
+
+
+def experiment() -> tuple[Any, str]:
+    """The Experiment of --config with its overrides, and the flag's text.
+
+    Raises:
+      VtjaxError: no --config, no such file, or settings that cannot work.
+    """
+    from absl import flags
+
+    from vtjax import config
+
+    spec = next((a.split("=", 1)[1] for a in sys.argv if a.startswith("--config=")), "")
+    if not spec and "--config" in sys.argv[:-1]:
+        spec = sys.argv[sys.argv.index("--config") + 1]
+    if not spec:
+        raise VtjaxError("--config is needed, for example --config=configs/car.py or --config=configs/car.py:smoke")
+    if not pathlib.Path(spec.split(":")[0]).is_file():
+        raise VtjaxError(f"--config={spec}: no file {spec.split(':')[0]!r}; for example configs/car.py or configs/car.py:smoke")
+    value = flags.FLAGS.config
+    config.check(value)
+    return value, spec
+
+
+def default_work(spec: str) -> str:
+    """runs/<config>-<variant> for a --config value."""
+    path, _, variant = spec.partition(":")
+    return f"runs/{pathlib.Path(path).stem}-{re.sub(r'[^A-Za-z0-9_.-]', '_', variant or 'demo')}"
+
+
+def is_main_host() -> bool:
+    """True on the process that writes reports."""
+    import jax
+
+    return jax.process_index() == 0
+
+
+def quiet_libraries() -> None:
+    """Keeps other libraries' chatter from burying ours; their warnings and errors stay."""
+    from absl import logging
+
+    noisy = re.compile(r"(orbax|array_record|grain|tensorstore|jax/_src|jax\._src)")
+
+    class Ours(python_logging.Filter):
+        def filter(self, record: python_logging.LogRecord) -> bool:
+            return record.levelno >= python_logging.WARNING or not noisy.search(record.pathname)
+
+    logging.get_absl_handler().addFilter(Ours())
+    metadata = python_logging.Filter()
+    metadata.filter = lambda record: "Metadata file does not exist" not in record.getMessage()
+    logging.get_absl_handler().addFilter(metadata)
+    warnings.filterwarnings("ignore", message=".*Sharding info not provided.*")

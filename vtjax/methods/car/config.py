@@ -1,0 +1,160 @@
+"""Settings of CAR; defaults are the released training settings (car.md sections 2 and 3.5)."""
+
+import dataclasses
+
+from vtjax.config import Stages
+from vtjax.errors import VtjaxError, nearest
+
+
+@dataclasses.dataclass
+class CarModelConfig:
+    """Motion encoder, text encoder and motion decoder (car.md sections 2.1 and 2.2)."""
+
+    motion_width: int = 263  # features per frame
+    max_frames: int = 224  # motions are padded or cut to this many frames
+    patch: int = 1  # consecutive frames per token; 1 is the paper, more is cheaper on a CPU
+    latent: int = 256  # width of both encoders, of the decoder and of the joint space
+    layers: int = 6
+    heads: int = 4
+    ff: int = 1024  # width inside the feed-forward networks
+    dropout: float = 0.1
+    activation: str = "gelu"
+    vae: bool = True  # False: one embedding token and a projection head on the text, no sampling, no KL
+
+
+@dataclasses.dataclass
+class CarTextConfig:
+    """What turns a caption into states [tokens, width] for the text encoder."""
+
+    encoder: str = "bert"  # bert: a BERT-family language model; builtin: learned embeddings of a small vocabulary
+    path: str = "distilbert-base-uncased"  # bert: folder or hub id
+    trainable: bool = False  # bert: fine-tune it inside the training graph; False reads cached states
+    frozen_dropout: bool = False  # quirk 3.8.1: it runs in the graph with dropout active, though frozen (train.trainable)
+    max_tokens: int = 128  # including [CLS] and [SEP]
+    width: int = 768  # of the states; bert: must equal the language model's
+    vocab_size: int = 1024  # builtin
+
+    @property
+    def in_graph(self) -> bool:
+        """Whether batches carry token ids (text_ids) rather than cached states (text_states)."""
+        return self.encoder == "builtin" or self.trainable or self.frozen_dropout
+
+
+@dataclasses.dataclass
+class CarLossConfig:
+    """Objective (car.md sections 2.4, 2.5 and 3.4)."""
+
+    reconstruction: float = 1.0  # 0 also skips the decoder
+    kl: float = 1e-5
+    latent: float = 1e-5
+    contrastive: float = 0.1
+    temperature: float = 0.1
+    positive_text: str = "events"  # events: ordered events joined (ev2ev); caption: the raw caption (o2e)
+    text_negatives: int = 1  # K shuffled texts per item; 0 is plain TMR
+    motion_negatives: int = 0  # M motions with swapped segments per item; beyond the paper
+    negatives_scope: str = "batch"  # batch: a negative of every item (released code); own: of its own item only
+    filter: str = "sentence"  # false negatives by: sentence (encoder) | sequence (gold key of a world) | none
+    sentence_encoder: str = "sentence-transformers/all-mpnet-base-v2"  # folder or hub id; builtin needs no file
+    sentence_width: int = 768
+    threshold: float = 0.8  # on the cosine of sentence embeddings rescaled to [0, 1]: 0.8 is a cosine of 0.6
+    exclude_equal_texts: bool = False  # a shuffled text that is another item's own text is no negative of that item
+    sample_scale: float = 1.0  # of the noise in z while training; 0 trains on the means
+    pad_in_mean: bool = True  # reconstruction averages over padded frames too (released code)
+
+
+@dataclasses.dataclass
+class CarQuirks:
+    """What the released training code does differently (car.md section 3.8). All off is the recommended setting.
+
+    Its two other quirks are `text.frozen_dropout` (3.8.1) and `loss.pad_in_mean` (3.8.8). Never reproduced: the
+    endless redraw of identical events (3.8.4) and the gallery size of 4384 written into the code (3.8.5).
+    """
+
+    annotation0_crop: bool = False  # 3.8.2: crop by annotation 0 even when another caption is sampled
+    filtered_event_index: bool = False  # 3.8.3: look events up by position among the captions left after filtering
+    original_length_mask: bool = False  # 3.8.5: distractor texts are encoded with the original text's mask
+    round_validation: bool = False  # 3.8.6: compare validation metrics after rounding to two decimals
+    identity_shuffles: bool = False  # before February 2025: a "shuffled" text could be the original order
+
+
+@dataclasses.dataclass
+class CarDataConfig:
+    """What is trained and evaluated on: the embedded motion world, or a folder made by `vtjax.prepare --kind=motion`."""
+
+    source: str = "world"  # world, or a prepared folder
+    train_split: str = "train"
+    val_split: str = "val"  # evaluated while training; the first clips of the test split where there is no such split
+    test_split: str = "test"
+    val_size: int = 512  # clips of the validation split at most
+    cache: str = ""  # where worlds and language-model states are kept; "" is the folder `cache` beside the work directory
+    orders: int = 2  # wrong orders per caption to cache states of, for a frozen language model
+    world_seed: int = 0
+    world_train: int = 6000
+    world_test: int = 1024
+    script: float = 0.0  # share of clips whose events follow a fixed order, in training; tests are balanced
+    event_similarity: float = 0.0  # how alike the events of one clip are
+    min_events: int = 1
+    max_events: int = 4
+    paraphrase: bool = True
+
+
+@dataclasses.dataclass
+class CarConfig:
+    """Everything the method depends on besides data, optimizer and loop."""
+
+    model: CarModelConfig = dataclasses.field(default_factory=CarModelConfig)
+    text: CarTextConfig = dataclasses.field(default_factory=CarTextConfig)
+    loss: CarLossConfig = dataclasses.field(default_factory=CarLossConfig)
+    quirks: CarQuirks = dataclasses.field(default_factory=CarQuirks)
+    data: CarDataConfig = dataclasses.field(default_factory=CarDataConfig)
+
+
+CONFIG = CarConfig
+STAGES = Stages
+
+_CHOICES = {
+    "text.encoder": ("bert", "builtin"),
+    "loss.positive_text": ("events", "caption"),
+    "loss.negatives_scope": ("batch", "own"),
+    "loss.filter": ("sentence", "sequence", "none"),
+}
+
+
+def check(config: CarConfig) -> None:
+    """Refuses settings that cannot work, before anything is built.
+
+    Raises:
+      VtjaxError: naming the field, its value and what would be right.
+    """
+    where = "config.method"
+    for path, choices in _CHOICES.items():
+        section, field = path.split(".")
+        value = getattr(getattr(config, section), field)
+        if value not in choices:
+            raise VtjaxError(f"{where}.{path}={value!r}: {nearest(str(value), choices)}")
+    model, text, loss = config.model, config.text, config.loss
+    for section, names in (
+        (model, ("motion_width", "max_frames", "patch", "latent", "layers", "heads", "ff")),
+        (text, ("max_tokens", "width", "vocab_size")),
+    ):
+        name = "model" if section is model else "text"
+        for field in names:
+            if getattr(section, field) < 1:
+                raise VtjaxError(f"{where}.{name}.{field}={getattr(section, field)}: must be at least 1")
+    if model.max_frames % model.patch:
+        raise VtjaxError(f"{where}.model.max_frames={model.max_frames} is not a multiple of patch={model.patch}")
+    if model.latent % model.heads or model.latent % 2:
+        raise VtjaxError(f"{where}.model.latent={model.latent}: must be even and a multiple of heads={model.heads}")
+    if not 0 <= model.dropout < 1:
+        raise VtjaxError(f"{where}.model.dropout={model.dropout}: lies in [0, 1)")
+    if loss.temperature <= 0:
+        raise VtjaxError(f"{where}.loss.temperature={loss.temperature}: must be positive")
+    for field in ("reconstruction", "kl", "latent", "contrastive", "text_negatives", "motion_negatives", "sample_scale"):
+        if getattr(loss, field) < 0:
+            raise VtjaxError(f"{where}.loss.{field}={getattr(loss, field)}: must not be negative")
+    if text.frozen_dropout and text.trainable:
+        raise VtjaxError(f"{where}.text.frozen_dropout only means something where text.trainable is False")
+    if text.encoder == "builtin" and (text.trainable or text.frozen_dropout):
+        raise VtjaxError(f"{where}.text: trainable and frozen_dropout are settings of encoder=bert; builtin always learns")
+    if loss.exclude_equal_texts and not text.in_graph:
+        raise VtjaxError(f"{where}.loss.exclude_equal_texts compares token ids; cached states (frozen bert) have none")

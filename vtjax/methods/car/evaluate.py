@@ -1,0 +1,164 @@
+"""CAR's evaluations: the four retrieval protocols, distractors, CAR in every form, and the blind controls."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from vtjax.errors import Problems
+from vtjax.evals import blind, car, orders, retrieval
+from vtjax.evals.protocol import Result
+from vtjax.methods.car import data
+from vtjax.methods.car.embed import Embedder, open_embedder, similarity
+
+_BLIND_ITEMS = 3000  # training items of the text-only control
+
+
+@dataclasses.dataclass
+class TestSet:
+    """Clips of a split, their first captions, and the items of the order test with one wrong order each.
+
+    texts: positive texts by config.loss.positive_text. problems: captions left out of the order test, counted.
+    """
+
+    clips: list[Any]
+    texts: list[str]
+    items: list[orders.OrderItem]
+    orders: dict[str, tuple[int, ...]]
+    problems: Problems
+
+    @property
+    def keys(self) -> list[str]:
+        return [clip.key for clip in self.clips]
+
+
+def test_set(clips: data.Clips, mode: str) -> TestSet:
+    """Every clip of `clips` with its first caption (car.md 4.1)."""
+    records = [clip for _, clip in map(clips.__getitem__, range(len(clips)))]
+    captions = [clip.captions[0] for clip in records]
+    problems = Problems()
+    events = [data.events_of(c) for c in captions]
+    items = orders.order_items([c.key for c in records], events, [c.text for c in captions], problems)
+    return TestSet(records, [data.positive_text(c, mode) for c in captions], items, orders.choose_orders(items), problems)
+
+
+def _motions(embedder: Embedder, params: dict, tests: TestSet) -> np.ndarray:
+    segments = []
+    for clip in tests.clips:
+        begin, end = data.caption_rows(clip.captions[0], len(clip.features))
+        segments.append(clip.features[begin:end])
+    return embedder.motions(params, segments)
+
+
+def quick_results(embedder: Embedder, clips: data.Clips, params: dict) -> list[Result]:
+    """While training: retrieval over all validation clips and in batches of 32, and the 2-way CAR."""
+    rounded = embedder.config.quirks.round_validation
+    tests = test_set(clips, embedder.config.loss.positive_text)
+    motions = _motions(embedder, params, tests)
+    table = similarity(embedder.texts(params, tests.texts), motions)
+    results = retrieval.evaluate_retrieval(table, tests.keys, rounded=rounded)
+    if tests.items:
+        embed = functools.partial(embedder.texts, params)
+        results.append(car.score_orders(tests.items, motions, embed, tests.orders).result())
+    return results
+
+
+def full_results(
+    embedder: Embedder,
+    params: dict,
+    clips: data.Clips,
+    train: data.Clips | None = None,
+    subset: list[str] | None = None,
+    order_file: pathlib.Path | None = None,
+) -> list[Result]:
+    """Every protocol of the sheet (sections 3.6, 3.7, 4.3) and those beyond it (11.1, 11.2).
+
+    train: training clips for the blind controls, left out where None. subset: keys of the dissimilar subset (nsim).
+    order_file: the wrong orders are read from it where it exists, else written to it.
+    """
+    config = embedder.config
+    tests = test_set(clips, config.loss.positive_text)
+    if order_file is not None and tests.items:
+        if order_file.exists():
+            tests.orders = orders.load_orders(order_file, tests.items)
+        else:
+            orders.save_orders(order_file, tests.items, tests.orders)
+    motions = _motions(embedder, params, tests)
+    embed = functools.partial(embedder.texts, params)
+    table = similarity(embed(tests.texts), motions)
+    wrong = [item.text(tests.orders[item.key]) for item in tests.items]
+    sentence = None
+    if config.loss.filter != "none":
+        sentence = data.sentence_embeddings([clip.captions[0] for clip in tests.clips], config)
+    results = retrieval.evaluate_retrieval(
+        table, tests.keys, sentence=sentence, dissimilar=subset,
+        shuffled=similarity(embed(wrong), motions) if wrong else None,
+    )  # fmt: skip
+    if tests.items:
+        results += _order_results(embedder, params, tests, motions, train)
+    return results
+
+
+def _order_results(
+    embedder: Embedder, params: dict, tests: TestSet, motions: np.ndarray, train: data.Clips | None
+) -> list[Result]:
+    embed = functools.partial(embedder.texts, params)
+    results = []
+    for mode in ("events", "caption"):
+        results.append(car.score_orders(tests.items, motions, embed, tests.orders, mode).result())
+    results += car.exact_car(tests.items, motions, embed)
+    swapped = [item for item in tests.items if tests.clips[item.row].swapped is not None]
+    if swapped:
+        texts = embed([item.text() for item in swapped])
+        other = embedder.motions(params, [tests.clips[item.row].swapped for item in swapped])
+        rows = motions[[item.row for item in swapped]]
+        results.append(car.motion_car(texts, rows, other, [item.key for item in swapped]))
+    if train is not None:
+        results += _blind_results(embedder, params, tests, motions, train)
+    return results
+
+
+def _blind_results(
+    embedder: Embedder, params: dict, tests: TestSet, motions: np.ndarray, train: data.Clips
+) -> list[Result]:
+    """What text alone gives away: the best text prior fitted on training captions, and the model given a mean motion."""
+    embed = functools.partial(embedder.texts, params)
+    same = np.repeat(motions.mean(0, keepdims=True), len(motions), axis=0)
+    mean = car.score_orders(tests.items, same, embed, tests.orders)
+    results = [dataclasses.replace(mean, protocol="car/blind/model with the mean motion").result()]
+    clips = [train[i][1] for i in range(min(len(train), _BLIND_ITEMS))]
+    fit_on = orders.order_items([c.key for c in clips], [data.events_of(c.captions[0]) for c in clips])
+    if len(fit_on) >= 10:
+        scorer = blind.fit_blind(fit_on)
+        true = scorer.scores([item.events for item in tests.items])
+        wrong = scorer.scores([[item.events[i] for i in tests.orders[item.key]] for item in tests.items])
+        note = f"best of the text priors on held-out training items: {scorer.name}"
+        results.append(car.accuracy(true, wrong, "car/blind/text prior", [i.key for i in tests.items], (note,)))
+    return results
+
+
+def evaluate(run: Any, split: str = "", blind_controls: bool = True) -> list[Result]:
+    """Every protocol on a split of the run's data (default: its test split).
+
+    Raises:
+      VtjaxError: unknown split, missing data or checkpoint.
+    """
+    from vtjax.methods.car.pipeline import cache_of
+
+    config = run.experiment.method
+    store = data.open_store(config.data, cache_of(run.experiment, run.work))
+    embedder = open_embedder(config, run.work / "assets")
+    name = split or config.data.test_split
+    subset = "nsim_test" if "nsim_test" in store.meta.get("subsets", {}) else None
+    return full_results(
+        embedder,
+        run.params,
+        data.split_clips(store, name),
+        data.split_clips(store, config.data.train_split) if blind_controls else None,
+        [store.keys[i] for i in store.split(subset)] if subset else None,
+        run.work / f"orders-{name}.json",
+    )

@@ -1,0 +1,116 @@
+"""CAR's recipe: one stage, the contrastive VAE, on the embedded motion world or on prepared motions."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vtjax.config import Experiment
+from vtjax.errors import VtjaxError
+from vtjax.methods.car import config as settings
+from vtjax.methods.car import data, task
+from vtjax.methods.car.embed import Embedder
+from vtjax.methods.car.evaluate import quick_results
+from vtjax.methods.car.model import rules
+from vtjax.methods.car.text import language_model_config, open_text
+from vtjax.training.task import Task
+
+LAST_STAGE = "train"
+
+
+def stages(experiment: Experiment, work: pathlib.Path) -> dict[str, Callable[[], Task]]:
+    """The stages of a CAR run, in order."""
+    settings.check(experiment.method)
+    return {LAST_STAGE: functools.partial(build, experiment, work)}
+
+
+def cache_of(experiment: Experiment, work: pathlib.Path) -> pathlib.Path:
+    """Folder for worlds and language-model states, shared by the runs beside each other."""
+    return pathlib.Path(experiment.method.data.cache or work.absolute().parent / "cache")
+
+
+def compute_dtype(experiment: Experiment) -> jnp.dtype:
+    """Of matmul inputs; "auto" is bfloat16 on accelerators, float32 on CPU."""
+    name = experiment.compute_dtype
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)
+
+
+def build(experiment: Experiment, work: pathlib.Path) -> Task:
+    """The training stage; writes the run's assets (statistics, vocabulary) on the way.
+
+    Raises:
+      VtjaxError: data, language model or settings that cannot work.
+    """
+    config, cache = experiment.method, cache_of(experiment, work)
+    store = data.open_store(config.data, cache)
+    train = data.split_clips(store, config.data.train_split)
+    assets = work / "assets"
+    assets.mkdir(parents=True, exist_ok=True)
+    normalizer = data.Normalizer(*store.statistics(train.indices), config.model.max_frames)
+    normalizer.save(assets)
+
+    captions, first = data.sentence_rows(train)
+    mode = config.loss.positive_text
+    if config.loss.text_negatives and not any(len(set(data.events_of(c))) > 1 for c in captions):
+        raise VtjaxError(
+            f"{store.path}: no caption of split {config.data.train_split!r} has two different events, so there are no "
+            "text negatives; prepare with --events, or set config.method.loss.text_negatives=0"
+        )
+    text = open_text(config.text, assets, corpus=[data.positive_text(c, m) for c in captions for m in ("events", "caption")])
+    if text.kind == "states":
+        text.prepare(data.all_texts(train, mode, config.data.orders if config.loss.text_negatives else 0), cache)
+    if config.text.encoder == "builtin" and text.tokenizer.vocab_size > config.text.vocab_size:
+        raise VtjaxError(f"config.method.text.vocab_size={config.text.vocab_size}: the vocabulary has {text.tokenizer.vocab_size}")
+    sentence = data.sentence_embeddings(captions, config) if config.loss.filter != "none" else None
+
+    language_model, dtype = language_model_config(config.text), compute_dtype(experiment)
+    common = {"language_model": language_model, "dtype": dtype}
+    embedder = Embedder(config, normalizer, text, dtype)
+    train_settings = experiment.train
+    if config.text.in_graph and config.text.encoder == "bert" and not config.text.trainable:
+        train_settings = _without_language_model(train_settings)
+    return Task(
+        name="car",
+        train=train_settings,
+        optim=experiment.optim,
+        example_spec=task.example_spec(config),
+        init=lambda rng, batch: task.init(config, rng, batch, **common),
+        loss=lambda params, batch, rng, training: task.loss(config, params, batch, rng, training, **common),
+        rules=rules(config.text),
+        source=train,
+        transform=data.TrainTransform(config, normalizer, text, sentence, np.asarray(first)),
+        evaluate=functools.partial(quick_results, embedder, validation_clips(store, config)),
+        start=functools.partial(_pretrained, experiment),
+        fingerprint=store.fingerprint,
+    )
+
+
+def validation_clips(store: data.MotionStore, config: settings.CarConfig) -> data.Clips:
+    """The validation split, or the first clips of the test split where a prepared folder has none."""
+    name = config.data.val_split if config.data.val_split in store.splits else config.data.test_split
+    return data.split_clips(store, name, config.data.val_size)
+
+
+def _without_language_model(train):
+    import dataclasses
+
+    return dataclasses.replace(train, trainable=rf"^(?!language_model/)(?:{train.trainable})")
+
+
+def _pretrained(experiment: Experiment, params: dict) -> dict:
+    """Published language-model weights, and the parameters of config.train.initial, in place of random ones."""
+    from vtjax.training.initial import from_checkpoint
+
+    text = experiment.method.text
+    if text.encoder == "bert" and text.in_graph:
+        from vtjax.convert.bert import load_bert
+
+        params = {**params, "language_model": load_bert(text.path)[1]}
+    return from_checkpoint(experiment.train.initial, params) if experiment.train.initial else params

@@ -1,0 +1,76 @@
+"""From sentences to the batch fields of the text encoder: token ids, or the cached states of a frozen language model."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vtjax.methods.car.config import CarTextConfig
+from vtjax.text.tokenizer import HFTokenizer, WordTokenizer, load_tokenizer
+
+TOKENIZER = "tokenizer"
+
+
+class TextFields:
+    """Texts to {"ids" or "states", "mask"} arrays; picklable, for data workers.
+
+    kind: "ids" (builtin vocabulary, or a language model in the graph) or "states" (frozen language model).
+    """
+
+    def __init__(self, config: CarTextConfig, tokenizer: Any = None, store: Any = None, encoder: Any = None):
+        self.config, self.tokenizer, self.store = config, tokenizer, store
+        self.kind = "ids" if config.in_graph else "states"
+        self._encoder = encoder
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_encoder": None}  # workers only read what is in the store
+
+    def prepare(self, texts: Sequence[str], cache: pathlib.Path) -> None:
+        """Computes the states of texts that are not in the cache yet; nothing to do for ids."""
+        if self.kind == "states":
+            self.store = self._encoder.prepare(list(dict.fromkeys(texts)), cache)
+
+    def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(ids int32 [N, L] or states float32 [N, L, width], mask bool [N, L])."""
+        if self.kind == "ids":
+            return self.tokenizer.encode(texts, self.config.max_tokens)
+        if self.store is not None and not self.store.absent(texts):
+            return self.store.read(texts)
+        return self._encoder.encode(texts)
+
+
+def open_text(config: CarTextConfig, assets: pathlib.Path, corpus: Sequence[str] | None = None) -> TextFields:
+    """The text front end of a run.
+
+    assets: folder of the run with the builtin vocabulary. corpus: training texts to build that vocabulary from where it
+    is not there yet.
+
+    Raises:
+      VtjaxError: the language model or the vocabulary cannot be read.
+    """
+    if config.encoder == "builtin":
+        folder = assets / TOKENIZER
+        if corpus is not None and not folder.is_dir():
+            WordTokenizer.from_texts(corpus, max_words=config.vocab_size - 16).save(folder)
+        return TextFields(config, load_tokenizer(folder))
+    if config.in_graph:
+        from vtjax.convert.hub import local_folder
+
+        return TextFields(config, HFTokenizer(local_folder(config.path)))
+    from vtjax.text.encoder import FrozenTextEncoder
+
+    encoder = FrozenTextEncoder(config.path, config.max_tokens)
+    return TextFields(config, encoder.tokenizer, None, encoder)
+
+
+def language_model_config(config: CarTextConfig) -> Any:
+    """BertConfig of a language model inside the graph, else None."""
+    if config.encoder == "builtin" or not config.in_graph:
+        return None
+    from vtjax.convert.bert import config_from_hf, read_json
+    from vtjax.convert.hub import local_folder
+
+    return config_from_hf(read_json(local_folder(config.path) / "config.json"))

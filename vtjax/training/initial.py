@@ -1,0 +1,29 @@
+"""Starting from other parameters: a work directory of vtjax.train, a checkpoint folder, or converted weights."""
+
+from __future__ import annotations
+
+import pathlib
+
+from vtjax.errors import VtjaxError
+from vtjax.parallel.partition import flatten
+from vtjax.training.checkpoint import compare, load_params
+
+
+def from_checkpoint(path: str, params: dict) -> dict:
+    """`params` replaced by those stored at `path`, which must have the same tree.
+
+    path: a work directory (its last finished stage is taken), a stage folder, or a folder of checkpoints.
+
+    Raises:
+      VtjaxError: nothing there, or trees that differ; every leaf is named.
+    """
+    folder = pathlib.Path(path)
+    candidates = [folder, folder / "checkpoints", *sorted(folder.glob("*/checkpoints"))]
+    found = [c for c in candidates if c.is_dir() and any(p.name.isdigit() for p in c.iterdir())]
+    if not found:
+        raise VtjaxError(f"config.train.initial={path!r}: no checkpoint there")
+    stored = load_params(found[-1])
+    differences = compare(flatten(stored), flatten(params))
+    if differences:
+        raise VtjaxError(f"config.train.initial={path!r} does not fit this model:\n  " + "\n  ".join(differences))
+    return stored
