@@ -29,7 +29,7 @@ class CarTextConfig:
     encoder: str = "bert"  # bert: a BERT-family language model; builtin: learned embeddings of a small vocabulary
     path: str = "distilbert-base-uncased"  # bert: folder or hub id
     trainable: bool = False  # bert: fine-tune it inside the training graph; False reads cached states
-    frozen_dropout: bool = False  # quirk 3.8.1: it runs in the graph with dropout active, though frozen (train.trainable)
+    frozen_dropout: bool = False  # quirk 3.8.1: run in the graph with dropout, though train.trainable leaves it out
     max_tokens: int = 128  # including [CLS] and [SEP]
     width: int = 768  # of the states; bert: must equal the language model's
     vocab_size: int = 1024  # builtin
@@ -149,12 +149,13 @@ def check(config: CarConfig) -> None:
         raise VtjaxError(f"{where}.model.dropout={model.dropout}: lies in [0, 1)")
     if loss.temperature <= 0:
         raise VtjaxError(f"{where}.loss.temperature={loss.temperature}: must be positive")
-    for field in ("reconstruction", "kl", "latent", "contrastive", "text_negatives", "motion_negatives", "sample_scale"):
+    factors = ("reconstruction", "kl", "latent", "contrastive", "sample_scale")
+    for field in (*factors, "text_negatives", "motion_negatives"):
         if getattr(loss, field) < 0:
             raise VtjaxError(f"{where}.loss.{field}={getattr(loss, field)}: must not be negative")
     if text.frozen_dropout and text.trainable:
         raise VtjaxError(f"{where}.text.frozen_dropout only means something where text.trainable is False")
     if text.encoder == "builtin" and (text.trainable or text.frozen_dropout):
-        raise VtjaxError(f"{where}.text: trainable and frozen_dropout are settings of encoder=bert; builtin always learns")
+        raise VtjaxError(f"{where}.text: trainable, frozen_dropout are settings of encoder=bert; builtin always learns")
     if loss.exclude_equal_texts and not text.in_graph:
         raise VtjaxError(f"{where}.loss.exclude_equal_texts compares token ids; cached states (frozen bert) have none")

@@ -83,9 +83,9 @@ def loss(
 
     Args:
       batch: fields of `example_spec`, each with a leading N. motion is normalised and zero-padded, masks are True
-        where valid, negative_valid is False for items with a single event. With text_negatives and motion_negatives 0 this is
-        plain TMR, whatever the batch holds; in evaluation a batch without negatives is, too.
-      rng: key; the streams "dropout" and "sample" are folded from it. Unused where train is False.
+        where valid, negative_valid is False for items with a single event. With text_negatives and motion_negatives 0
+        this is plain TMR, whatever the batch holds; in evaluation a batch without negatives is, too.
+      rng: key; streams for dropout and for sampling are folded from it by name. Unused where train is False.
       train: dropout on, and latents sampled (with a VAE); otherwise latents are the means.
 
     Returns:
@@ -121,6 +121,9 @@ def loss(
     exclude = None
     if weights.filter != "none":
         exclude = contrastive.false_negatives(_field(batch, "sentence"), weights.threshold)
+    equal_texts = None
+    if weights.exclude_equal_texts and text_valid is not None:
+        equal_texts = _equal_texts(batch)
     metrics["contrastive"] = contrastive.chronological_info_nce(
         text,
         motion,
@@ -128,7 +131,7 @@ def loss(
         exclude=exclude,
         negative_text=None if text_valid is None else negative_text,
         negative_text_valid=text_valid,
-        negative_text_exclude=_equal_texts(batch) if weights.exclude_equal_texts and text_valid is not None else None,
+        negative_text_exclude=equal_texts,
         negative_motion=None if motion_valid is None else negative_motion,
         negative_motion_valid=motion_valid,
         scope=weights.negatives_scope,

@@ -1,0 +1,1 @@
+"""Parameterised blocks in Flax Linen. Elsewhere parameters are plain nested dicts and everything is a pure function."""

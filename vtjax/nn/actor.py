@@ -1,0 +1,92 @@
+"""ACTOR-style sequence encoder and decoder (Petrovich et al., 2021) as TMR uses them (car.md sections 2.1 and 2.2)."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vtjax.errors import VtjaxError
+from vtjax.nn.attention import KERNEL_INIT, key_mask
+from vtjax.nn.dropout import Dropout
+from vtjax.nn.positions import sinusoidal
+from vtjax.nn.transformer import Decoder, Encoder, LayerConfig
+from vtjax.nn.transformer import RULES as TRANSFORMER_RULES
+
+RULES = (
+    *TRANSFORMER_RULES,
+    (r"projection/kernel", (None, "embed")),
+    (r"final/kernel", ("embed", None)),
+    (r"(projection|final)/bias", (None,)),
+    (r"tokens", (None, None)),
+)
+
+
+def _patched_mask(mask: jax.Array, patch: int) -> jax.Array:
+    """[B, L] bool -> [B, L / patch]: a token is valid when any of its frames is.
+
+    Raises:
+      VtjaxError: the length is not a multiple of the patch.
+    """
+    batch, length = mask.shape
+    if length % patch:
+        raise VtjaxError(f"sequence length {length} is not a multiple of patch={patch}; pad to a multiple of it")
+    return mask.reshape(batch, length // patch, patch).any(axis=-1)
+
+
+class ActorEncoder(nn.Module):
+    """A sequence to `tokens` vectors: learned tokens lead the sequence, and the outputs at their places are returned.
+
+    width: of the latent; layer: see LayerConfig; layers: depth. patch: consecutive rows projected to one token
+    (1 is the paper; more is cheaper). tokens: 2 for a VAE (mean, log-variance), 1 for a plain embedding.
+    """
+
+    width: int
+    layers: int
+    layer: LayerConfig
+    tokens: int = 2
+    patch: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool = False) -> jax.Array:
+        """x float [B, L, features], mask bool [B, L] (True valid) -> float32 [B, tokens, width].
+
+        What stands at padded rows does not matter, not even NaN.
+        """
+        dtype = self.layer.dtype
+        batch, length, features = x.shape
+        valid = _patched_mask(mask, self.patch)
+        x = jnp.where(mask[..., None], x, 0).reshape(batch, length // self.patch, self.patch * features)
+        h = nn.Dense(self.width, dtype=dtype, kernel_init=KERNEL_INIT, name="projection")(x)
+        tokens = self.param("tokens", nn.initializers.normal(1.0), (self.tokens, self.width), jnp.float32)
+        h = jnp.concatenate([jnp.broadcast_to(tokens.astype(dtype)[None], (batch, *tokens.shape)), h], axis=1)
+        h = h + jnp.asarray(sinusoidal(h.shape[1], self.width), dtype)[None]
+        h = Dropout(self.layer.dropout, deterministic=not train)(h)
+        seen = jnp.concatenate([jnp.ones((batch, self.tokens), bool), valid], axis=1)
+        h = Encoder(self.layer, self.layers, name="transformer")(h, key_mask(seen), train=train)
+        return h[:, : self.tokens].astype(jnp.float32)
+
+
+class ActorDecoder(nn.Module):
+    """One latent to a sequence: queries are positions alone, the latent is the memory of every layer."""
+
+    features: int
+    layers: int
+    layer: LayerConfig
+    patch: int = 1
+
+    @nn.compact
+    def __call__(self, z: jax.Array, mask: jax.Array, *, train: bool = False) -> jax.Array:
+        """z float [B, width], mask bool [B, L] -> float32 [B, L, features], zero where the mask is False."""
+        dtype = self.layer.dtype
+        batch, width = z.shape
+        valid = _patched_mask(mask, self.patch)
+        queries = jnp.asarray(sinusoidal(valid.shape[1], width), dtype)[None]
+        h = jnp.broadcast_to(queries, (batch, *queries.shape[1:]))
+        h = Dropout(self.layer.dropout, deterministic=not train)(h)
+        h = Decoder(self.layer, self.layers, name="transformer")(
+            h, z.astype(dtype)[:, None], key_mask(valid), train=train
+        )
+        y = nn.Dense(self.patch * self.features, dtype=dtype, kernel_init=KERNEL_INIT, name="final")(h)
+        y = y.astype(jnp.float32).reshape(*mask.shape, self.features)
+        return jnp.where(mask[..., None], y, 0)

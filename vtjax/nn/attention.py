@@ -1,0 +1,106 @@
+"""Multi-head attention (Vaswani et al., 2017) for self and cross attention, with boolean masks and fp32 softmax."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vtjax.errors import VtjaxError
+from vtjax.nn.dropout import Dropout
+
+KERNEL_INIT = nn.initializers.xavier_uniform()
+
+
+def key_mask(valid: jax.Array) -> jax.Array:
+    """[B, K] bool of valid keys, as an attention mask [B, 1, 1, K]."""
+    return valid[:, None, None, :]
+
+
+def causal_mask(length: int) -> jax.Array:
+    """[1, 1, L, L] bool; query q sees keys 0..q. Combine with `key_mask` by `&`."""
+    return jnp.tril(jnp.ones((1, 1, length, length), bool))
+
+
+def dot_product_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    logit_bias: jax.Array | None = None,
+    scale: float | None = None,
+    drop: Callable[[jax.Array], jax.Array] | None = None,
+) -> jax.Array:
+    """softmax(scale * query key^T + logit_bias) value, per head.
+
+    Args:
+      query: [B, Q, heads, head_dim]. key, value: [B, K, heads, head_dim].
+      mask: bool, rank 4, broadcastable to [B, heads, Q, K]; True where the key is seen. A query that sees no key gets
+        the plain mean of the values, never NaN.
+      logit_bias: float32, rank 4, broadcastable to [B, heads, Q, K], added after scaling.
+      scale: default head_dim ** -0.5.
+      drop: applied to the probabilities.
+
+    Returns:
+      [B, Q, heads, head_dim] in the dtype of `value`; logits and softmax are float32 whatever the inputs.
+    """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    logits = scale * jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+    if logit_bias is not None:
+        logits += logit_bias
+    if mask is not None:
+        logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(logits, axis=-1)
+    if drop is not None:
+        weights = drop(weights)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
+
+
+class MultiHeadAttention(nn.Module):
+    """Projections `query`, `key`, `value` (kernels [width, heads, head_dim]) and `out` ([heads, head_dim, width]).
+
+    head_dim: default width // heads. dropout: of the attention probabilities. dtype: of matmul inputs.
+    """
+
+    heads: int
+    head_dim: int | None = None
+    dropout: float = 0.0
+    bias: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        memory: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        logit_bias: jax.Array | None = None,
+        *,
+        train: bool = False,
+    ) -> jax.Array:
+        """Attends from x [B, Q, width] to memory [B, K, memory_width] (default: x itself) -> [B, Q, width].
+
+        mask: bool, rank 4, broadcastable to [B, heads, Q, K], True where seen. logit_bias: float32, likewise.
+
+        Raises:
+          VtjaxError: the width is not a multiple of the heads and head_dim was not given.
+        """
+        width = x.shape[-1]
+        if self.head_dim is None and width % self.heads:
+            raise VtjaxError(f"attention width {width} is not a multiple of heads={self.heads}")
+        head_dim = self.head_dim or width // self.heads
+        memory = x if memory is None else memory
+        dense = functools.partial(
+            nn.DenseGeneral, use_bias=self.bias, dtype=self.dtype, param_dtype=jnp.float32, kernel_init=KERNEL_INIT
+        )
+        query = dense((self.heads, head_dim), name="query")(x)
+        key = dense((self.heads, head_dim), name="key")(memory)
+        value = dense((self.heads, head_dim), name="value")(memory)
+        drop = Dropout(self.dropout, deterministic=not train) if self.dropout else None
+        mixed = dot_product_attention(query, key, value, mask, logit_bias=logit_bias, drop=drop)
+        return dense(width, axis=(-2, -1), name="out")(mixed)
