@@ -96,8 +96,9 @@ def test_a_telling_word_is_found():
 def test_a_script_is_found_by_both_kinds():
     def scripted(count, seed):
         rng = np.random.default_rng(seed)
-        pick = [sorted(rng.permutation(6)[: rng.integers(2, 5)]) for _ in range(count)]
-        return [OrderItem(f"{seed}-{i}", tuple(f"A person {ACTIONS[j]}." for j in own), i) for i, own in enumerate(pick)]
+        picks = [sorted(rng.permutation(6)[: rng.integers(2, 5)]) for _ in range(count)]
+        events = [tuple(f"A person {ACTIONS[j]}." for j in pick) for pick in picks]
+        return [OrderItem(f"{seed}-{i}", own, i) for i, own in enumerate(events)]
 
     train, test = scripted(200, 4), scripted(200, 5)
     scorer = blind.fit_blind(train)

@@ -82,7 +82,8 @@ def test_exact_car_against_a_loop():
             wins.append(true > score)
             out_of_order = sum(a > b for a, b in itertools.combinations(order, 2))
             third = 3 * out_of_order / (len(order) * (len(order) - 1) / 2)
-            by.setdefault("up to 1/3" if third <= 1 else "1/3 to 2/3" if third <= 2 else "over 2/3", []).append(wins[-1])
+            name = "a third or less" if third <= 1 else "a third to two thirds" if third <= 2 else "over two thirds"
+            by.setdefault(name, []).append(wins[-1])
         share.setdefault(len(it.events), []).append(np.mean(wins))
         first.setdefault(len(it.events), []).append(all(wins))
         if len(it.events) > 2:
@@ -100,7 +101,7 @@ def test_exact_car_against_a_loop():
         assert bucket.chance["first"] == pytest.approx(100 / [0, 0, 2, 6, 24][size])
     assert len(strata) == 3
     for name, values in strata.items():
-        stratum = results[f"car/all orders/pairs out of order {name}"]
+        stratum = results[f"car/all orders/{name} of pairs out of order"]
         assert stratum.metrics["CAR"] == pytest.approx(100 * np.mean(values)) and stratum.items == len(values)
     assert len(results) == 7
 

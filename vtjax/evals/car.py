@@ -20,7 +20,7 @@ from vtjax.evals.protocol import Result
 EmbedTexts = Callable[[list[str]], np.ndarray]  # N texts -> [N, D]
 ScoreEvents = Callable[[list[tuple[str, ...]]], np.ndarray]  # N event sequences -> [N], without the motion
 CHANCE = 50.0
-STRATA = ((1 / 3, "up to 1/3"), (2 / 3, "1/3 to 2/3"), (1.0, "over 2/3"))
+STRATA = ((1 / 3, "a third or less"), (2 / 3, "a third to two thirds"), (1.0, "over two thirds"))
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -110,7 +110,7 @@ def score_orders(
     """The paper's CAR. motions: embeddings [N, D], row `item.row` per item; orders: one wrong order per item key.
 
     positive: "events" compares the events in true and wrong order (event-to-event, the honest number); "caption"
-    compares the caption as written with the events in wrong order (original-to-event), where style tells them apart too.
+    compares the caption as written with the events in wrong order (original-to-event), where style may tell too.
     """
     _require(items)
     if positive not in ("events", "caption"):
@@ -131,7 +131,7 @@ def score_orders(
 def score_blind(
     items: Sequence[OrderItem], score_events: ScoreEvents, orders: Mapping[str, Sequence[int]], name: str = "text only"
 ) -> OrderScores:
-    """The same event-to-event test for a scorer that never sees the motion; above chance, text alone gives order away."""
+    """The event-to-event test for a scorer that never sees the motion; above chance, text alone gives order away."""
     _require(items)
     chosen = tuple(tuple(orders[item.key]) for item in items)
     wrong = [tuple(item.events[i] for i in order) for item, order in zip(items, chosen)]
@@ -171,7 +171,7 @@ def exact_car(
 
     CAR is the mean over items of the share of wrong orders scored strictly below the true one; "first" the share of
     items whose true order beats every wrong one (chance 1/E! for E distinct events). Items of more than `cap` events
-    are left out and counted. Strata of Kendall distance (share of pairs out of order) are over items of 3 events or more.
+    are left out and counted. Strata of Kendall distance (share of pairs out of order) are over items of 3 or more.
     """
     _require(items)
     used = [item for item in items if len(item.events) <= cap]
@@ -226,6 +226,6 @@ def _by_distance(items, orders, right) -> list[Result]:
         if keys:
             interval = statistics.rate_interval(np.array(share), statistics.mirror_groups(keys))
             metrics = {"CAR": 100 * math.fsum(share) / len(share)}
-            protocol = f"car/all orders/pairs out of order {name}"
+            protocol = f"car/all orders/{name} of pairs out of order"
             results.append(Result(protocol, metrics, len(keys), {"CAR": CHANCE}, {"CAR": interval}))
     return results

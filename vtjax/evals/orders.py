@@ -91,7 +91,7 @@ def choose_orders(
 ) -> dict[str, tuple[int, ...]]:
     """One wrong order per item, uniform over the orders whose text differs from the true one: key -> order.
 
-    By default each item's draw depends on (seed, key) alone, so that neither the other items nor their sequence matters.
+    By default each item's draw depends on (seed, key) alone: neither the other items nor their sequence matters.
     legacy: the released code's way (car.md 3.3, 3.6): one `random.Random(seed)` for all items in turn, an order from
     sorting uniform keys, redrawn while it is the true text.
     """

@@ -35,7 +35,7 @@ def ranks(similarity: np.ndarray, correct: np.ndarray | None = None) -> np.ndarr
     """Rank of each query's true item: float64 [Q], 0 is best.
 
     similarity: [Q, G], larger is nearer. correct: None when item i of the gallery answers query i; int [Q], the
-    position of each query's answer; or bool [Q, G], all right answers, of which the nearest counts (threshold protocol).
+    position of each query's answer; or bool [Q, G], all right answers, of which the nearest counts (threshold).
     """
     similarity = check_similarity(similarity, square=False)
     queries, gallery = similarity.shape
@@ -160,7 +160,7 @@ def evaluate_threshold(
 def evaluate_dissimilar(
     similarity: np.ndarray, keys: Sequence[str], subset: Sequence[str], rounded: bool = True
 ) -> list[Result]:
-    """Protocol "dissimilar" (4.3 c): protocol "all" on the listed keys (nsim_test); listed keys without item are noted."""
+    """Protocol "dissimilar" (4.3 c): protocol "all" on the listed keys (nsim_test); keys without an item are noted."""
     similarity = check_similarity(similarity)
     position = {key: row for row, key in enumerate(keys)}
     chosen = [position[key] for key in dict.fromkeys(subset) if key in position]
@@ -192,7 +192,7 @@ def small_batches(keys: Sequence[str], batch: int = 32, seed: int = 0) -> np.nda
 def evaluate_small_batches(
     similarity: np.ndarray, keys: Sequence[str], batch: int = 32, seed: int = 0, rounded: bool = True
 ) -> list[Result]:
-    """Protocol "small batches" (4.3 d): metrics of each block of 32, unrounded, then averaged; MedR is a mean of medians.
+    """Protocol "small batches" (4.3 d): unrounded metrics of each block of 32, averaged; MedR is a mean of medians.
 
     Intervals: R@k by resampling queries, MedR by resampling blocks; the division into blocks is held fixed.
     """
@@ -226,7 +226,7 @@ def evaluate_distractors(
 ) -> Result:
     """Motion to text with every order-shuffled text as a distractor (car.md 3.7).
 
-    similarity: [N, N], texts x motions. shuffled: [K, N], shuffled texts x motions. The answer is the motion's own text.
+    similarity: [N, N], texts x motions; shuffled: [K, N], shuffled texts x motions. The answer: a motion's own text.
     """
     similarity = check_similarity(similarity)
     shuffled = check_similarity(shuffled, square=False)
