@@ -1,0 +1,70 @@
+"""Wrong orders of a caption's events: the chronological negatives of CAR (car.md 3.2 and 3.3)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from vtjax.errors import VtjaxError
+
+_ENUMERATED = 5  # up to this many events all orders are listed; beyond it a random order is redrawn until it differs
+_MAX_EVENTS = 8  # 8! - 1 = 40,319 orders
+
+
+def join_events(events: Sequence[str]) -> str:
+    """The events as one text, each followed by one space (also the last, as in the released code; car.md 3.2)."""
+    return "".join(f"{event} " for event in events)
+
+
+def all_orders(events: Sequence[str]) -> list[tuple[int, ...]]:
+    """Orders of the events whose joined text differs from the original's and from one another's.
+
+    Each order is a tuple of positions in `events`, in lexicographic order; of several orders with the same text the
+    first is kept. Empty for one event, and when all events are identical. Raises VtjaxError for more than 8 events.
+    """
+    if len(events) > _MAX_EVENTS:
+        raise VtjaxError(
+            f"{len(events)} events have {math.factorial(len(events)) - 1} orders: at most {_MAX_EVENTS} events can be "
+            "listed; use shuffled_order to draw one"
+        )
+    seen = {join_events(events)}
+    orders = []
+    for order in itertools.permutations(range(len(events))):
+        text = join_events([events[i] for i in order])
+        if text not in seen:
+            seen.add(text)
+            orders.append(order)
+    return orders
+
+
+def shuffled_order(
+    n: int, rng: np.random.Generator, *, distinct_of: Sequence[str] | None = None
+) -> tuple[int, ...] | None:
+    """One wrong order of `n` events, uniform over the permutations whose joined text differs from the original's.
+
+    rng: the only source of chance. distinct_of: the n events; without them all events count as different.
+    Returns positions of the original events in their new order, e.g. (1, 0); None when no order differs: fewer than
+    two events, or all identical (where the released code never returns, car.md 3.3).
+    """
+    events = [f"{i}." for i in range(n)] if distinct_of is None else list(distinct_of)
+    if len(events) != n:
+        raise VtjaxError(f"distinct_of has {len(events)} events: expected n = {n}")
+    if n < 2 or len(set(events)) == 1:
+        return None
+    original = join_events(events)
+
+    def differs(order: Sequence[int]) -> bool:
+        return join_events([events[i] for i in order]) != original
+
+    if n <= _ENUMERATED:
+        orders = [order for order in itertools.permutations(range(n)) if differs(order)]
+        return orders[rng.integers(len(orders))] if orders else None
+    # Two different events at least: no more than half of all orders can read as the original does.
+    for _ in range(200):
+        order = tuple(rng.permutation(n).tolist())
+        if differs(order):
+            return order
+    return None
