@@ -226,7 +226,7 @@ def _bow(m: Moment) -> None:
     m._add(0, pelvis)
     for side in (LEFT, RIGHT):
         m.leg(side, flex=pelvis, flat=0)
-        m.arm(side, forward=(18 + 12 * m.vary[2]) * down)
+        m.arm(side, forward=(55 + 15 * m.vary[2]) * down)
     m.trunk(bend=(58 + 10 * m.vary[1]) * down)
 
 
