@@ -14,8 +14,8 @@ from vtjax.methods.car.config import CarConfig, CarDataConfig, CarLossConfig, Ca
 
 def demo() -> Experiment:
     method = CarConfig(
-        model=CarModelConfig(max_frames=160, patch=8, latent=128, layers=3, heads=4, ff=512),
-        text=CarTextConfig(encoder="builtin", max_tokens=64, width=128, vocab_size=512),
+        model=CarModelConfig(max_frames=128, patch=8, latent=64, layers=2, heads=4, ff=256),
+        text=CarTextConfig(encoder="builtin", max_tokens=48, width=64, vocab_size=512),
         loss=CarLossConfig(motion_negatives=1, filter="sequence", sentence_width=256, sample_scale=1.0),
         data=CarDataConfig(),
     )
@@ -31,7 +31,7 @@ def demo() -> Experiment:
 def smoke() -> Experiment:
     experiment = demo()
     method = experiment.method
-    method.model = CarModelConfig(max_frames=160, patch=8, latent=32, layers=1, heads=2, ff=64)
+    method.model = CarModelConfig(max_frames=128, patch=8, latent=32, layers=1, heads=2, ff=64)
     method.text.width = 32
     method.data = CarDataConfig(world_train=96, world_test=48, val_size=32)
     experiment.train = Train(steps=12, batch_size=16, log_every=4, eval_every=6, checkpoint_every=6)

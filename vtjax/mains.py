@@ -10,7 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from vtjax.errors import VtjaxError, nearest
 
@@ -22,14 +22,15 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
     try:
         app.run(main, argv=argv, flags_parser=_parse)
     except VtjaxError as error:
-        _stop(f"error: {error}")
+        stop(f"error: {error}")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        _stop(f"error: the disk is full: {error}")
+        stop(f"error: the disk is full: {error}")
 
 
-def _stop(message: str) -> None:
+def stop(message: str) -> NoReturn:
+    """Prints a message and exits with status 2."""
     print(message, file=sys.stderr, flush=True)
     sys.exit(2)
 

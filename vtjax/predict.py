@@ -1,0 +1,54 @@
+"""Uses a trained run: python -m vtjax.predict --work_directory=runs/car-demo --text="a person walks, then sits down"
+
+Each method has its own flags; they are those of the run in --work_directory. Prints the answer, and writes it as JSON
+and as an HTML page.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from vtjax import mains, methods
+from vtjax.errors import VtjaxError
+
+flags.DEFINE_string("work_directory", None, "Work directory of vtjax.train.", required=True)
+flags.DEFINE_string("which", "last", 'Checkpoint: "last", a step, or a metric of config.train.best.')
+flags.DEFINE_string("output", "", "Path of the .json and .html that are written; default prediction in the work directory.")
+
+
+def _method() -> str:
+    """The method whose flags to define: that of the work directory on the command line, or the only one."""
+    for i, argument in enumerate(sys.argv):
+        name, _, value = argument.lstrip("-").partition("=")
+        if name == "work_directory":
+            path = pathlib.Path(value or (sys.argv[i + 1] if i + 1 < len(sys.argv) else "")) / "config.json"
+            if not path.is_file():
+                raise VtjaxError(f"{path}: no such file; --work_directory is a folder that vtjax.train made")
+            return json.loads(path.read_text())["name"]
+    return methods.names()[0]
+
+
+def predict(_: Sequence[str]) -> int:
+    from vtjax.runs import Run
+
+    mains.quiet_libraries()
+    run = Run(flags.FLAGS.work_directory, flags.FLAGS.which)
+    output = pathlib.Path(flags.FLAGS.output or run.work / "prediction")
+    return methods.module(run.experiment.name, "predict").command(run, flags.FLAGS, output)
+
+
+def main() -> None:
+    try:
+        methods.module(_method(), "predict").define_flags()
+    except VtjaxError as error:
+        mains.stop(f"error: {error}")
+    mains.run(predict)
+
+
+if __name__ == "__main__":
+    main()
