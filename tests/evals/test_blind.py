@@ -64,7 +64,7 @@ def test_pairwise_weights_are_at_the_optimum():
     """Wherever the fitted weights move, the loss written out as a loop does not fall."""
     items = world(12, 0, " again")
     items = [OrderItem(i.key, i.events[:2], i.row) for i in items]  # one wrong order each
-    prior = blind.PairwisePrior.fit(items, penalty=0.05)
+    _, prior = blind.PairwisePrior.fit(items, (1.0, 0.05))
 
     def loss(weights):
         total = 0.0
@@ -110,7 +110,7 @@ def test_a_script_is_found_by_both_kinds():
 def test_long_items_and_unknown_words():
     events = tuple(f"step {w}" for w in "abcdefg")
     items = [OrderItem(str(i), events, i) for i in range(12)]
-    prior = blind.PairwisePrior.fit(items)
+    (prior,) = blind.PairwisePrior.fit(items)
     assert prior.score(events) > max(prior.score(o) for o in itertools.islice(itertools.permutations(events), 1, 50))
     assert prior.score(("zebra", "yak")) == 0
 

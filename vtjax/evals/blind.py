@@ -82,7 +82,10 @@ class PairwisePrior:
     weights: np.ndarray
 
     @classmethod
-    def fit(cls, items: Sequence[OrderItem], penalty: float = 1e-3, per_item: int = 3, seed: int = 0) -> PairwisePrior:
+    def fit(
+        cls, items: Sequence[OrderItem], penalties: Sequence[float] = (1e-3,), per_item: int = 3, seed: int = 0
+    ) -> list[PairwisePrior]:
+        """One prior per penalty, from the same features; per_item: wrong orders drawn of each item."""
         rng = np.random.default_rng(seed)
         differences = []
         for item in items:
@@ -98,15 +101,16 @@ class PairwisePrior:
         index = {key: column for column, key in enumerate(kept)}
         matrix = _matrix(differences, index)
 
-        def objective(w):
+        def objective(w, penalty):
             margin = matrix @ w
             loss = np.logaddexp(0, -margin).mean() + penalty / 2 * (w @ w)
             slope = -np.exp(-np.logaddexp(0, margin)) / len(margin)
             return loss, matrix.T @ slope + penalty * w
 
-        start = np.zeros(len(index))
-        found = scipy.optimize.minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 100})
-        return cls(index, found.x)
+        start, limit = np.zeros(len(index)), {"maxiter": 100}
+        minimize = scipy.optimize.minimize
+        found = [minimize(objective, start, (p,), "L-BFGS-B", jac=True, options=limit).x for p in penalties]
+        return [cls(index, weights) for weights in found]
 
     def score(self, events: Sequence[str]) -> float:
         features = order_features(events)
@@ -155,29 +159,31 @@ class BlindScorer:
         return np.array([self.prior.score(events) for events in sequences])
 
 
-def fit_blind(items: Sequence[OrderItem], held_out: float = 0.2, seed: int = 0) -> BlindScorer:
+def _ngrams(items: Sequence[OrderItem]) -> dict[str, NGramPrior]:
+    texts = [item.text() for item in items]
+    return {"bigram": NGramPrior.fit(texts, n=2), "trigram": NGramPrior.fit(texts, n=3)}
+
+
+def _pairwise(items: Sequence[OrderItem]) -> dict[str, PairwisePrior]:
+    return dict(zip(("pairwise", "pairwise, loose"), PairwisePrior.fit(items, (1e-2, 1e-4))))
+
+
+def fit_blind(items: Sequence[OrderItem], held_out: float = 0.2, seed: int = 0, most: int = 6000) -> BlindScorer:
     """Fits every candidate on part of the training items, keeps the best on the rest, and refits it on all.
 
-    items: training items (never test items). Raises VtjaxError when there are fewer than 10.
+    items: training items (never test items); of more than `most`, that many are drawn, which takes half a minute.
+    Raises VtjaxError when there are fewer than 10.
     """
     if len(items) < 10:
         raise VtjaxError(f"the text-only control needs 10 or more training items of several events, got {len(items)}")
-    shuffled = [items[i] for i in np.random.default_rng(seed).permutation(len(items))]
-    cut = max(1, round(held_out * len(items)))
+    shuffled = [items[i] for i in np.random.default_rng(seed).permutation(len(items))[:most]]
+    cut = max(1, round(held_out * len(shuffled)))
     rest, fit_on = shuffled[:cut], shuffled[cut:]
     orders = choose_orders(rest, seed)
-    accuracy = {}
-    for name, fit in _CANDIDATES.items():
-        prior = fit(fit_on)
-        right = [prior.score(i.events) > prior.score([i.events[e] for e in orders[i.key]]) for i in rest]
-        accuracy[name] = 100 * float(np.mean(right))
+    accuracy, kinds = {}, {}
+    for kind in (_ngrams, _pairwise):
+        for name, prior in kind(fit_on).items():
+            right = [prior.score(i.events) > prior.score([i.events[e] for e in orders[i.key]]) for i in rest]
+            accuracy[name], kinds[name] = 100 * float(np.mean(right)), kind
     best = max(accuracy, key=accuracy.__getitem__)
-    return BlindScorer(best, _CANDIDATES[best](items), accuracy)
-
-
-_CANDIDATES = {
-    "bigram": lambda items: NGramPrior.fit([item.text() for item in items], n=2),
-    "trigram": lambda items: NGramPrior.fit([item.text() for item in items], n=3),
-    "pairwise": lambda items: PairwisePrior.fit(items, penalty=1e-2),
-    "pairwise, loose": lambda items: PairwisePrior.fit(items, penalty=1e-4),
-}
+    return BlindScorer(best, kinds[best](shuffled)[best], accuracy)
