@@ -171,7 +171,7 @@ def _pairwise(items: Sequence[OrderItem]) -> dict[str, PairwisePrior]:
 def fit_blind(items: Sequence[OrderItem], held_out: float = 0.2, seed: int = 0, most: int = 6000) -> BlindScorer:
     """Fits every candidate on part of the training items, keeps the best on the rest, and refits it on all.
 
-    items: training items (never test items); of more than `most`, that many are drawn, which takes half a minute.
+    items: training items (never test items); of more than `most`, that many are drawn, which takes about a minute.
     Raises VtjaxError when there are fewer than 10.
     """
     if len(items) < 10:
