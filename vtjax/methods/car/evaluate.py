@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
+import io
+import json
 import pathlib
 from typing import Any
 
@@ -12,6 +15,7 @@ import numpy as np
 from vtjax.errors import Problems
 from vtjax.evals import blind, car, orders, retrieval
 from vtjax.evals.protocol import Result
+from vtjax.files import write_atomically
 from vtjax.methods.car import data
 from vtjax.methods.car.embed import Embedder, open_embedder, similarity
 
@@ -74,11 +78,13 @@ def full_results(
     train: data.Clips | None = None,
     subset: list[str] | None = None,
     order_file: pathlib.Path | None = None,
+    cache: pathlib.Path | None = None,
 ) -> list[Result]:
     """Every protocol of the sheet (sections 3.6, 3.7, 4.3) and those beyond it (11.1, 11.2).
 
     train: training clips for the blind controls, left out where None. subset: keys of the dissimilar subset (nsim).
     order_file: the wrong orders are read from it where it exists, else written to it.
+    cache: folder where the text prior's scores are kept, as all models on the same data share them.
     """
     config = embedder.config
     tests = test_set(clips, config.loss.positive_text)
@@ -99,12 +105,12 @@ def full_results(
         shuffled=similarity(embed(wrong), motions) if wrong else None,
     )  # fmt: skip
     if tests.items:
-        results += _order_results(embedder, params, tests, motions, train)
+        results += _order_results(embedder, params, tests, motions, train, cache)
     return results
 
 
 def _order_results(
-    embedder: Embedder, params: dict, tests: TestSet, motions: np.ndarray, train: data.Clips | None
+    embedder: Embedder, params: dict, tests: TestSet, motions: np.ndarray, train: data.Clips | None, cache: pathlib.Path | None
 ) -> list[Result]:
     embed = functools.partial(embedder.texts, params)
     results = []
@@ -118,27 +124,51 @@ def _order_results(
         rows = motions[[item.row for item in swapped]]
         results.append(car.motion_car(texts, rows, other, [item.key for item in swapped]))
     if train is not None:
-        results += _blind_results(embedder, params, tests, motions, train)
+        results += _blind_results(embedder, params, tests, motions, train, cache)
     return results
 
 
 def _blind_results(
-    embedder: Embedder, params: dict, tests: TestSet, motions: np.ndarray, train: data.Clips
+    embedder: Embedder, params: dict, tests: TestSet, motions: np.ndarray, train: data.Clips, cache: pathlib.Path | None
 ) -> list[Result]:
     """What text alone gives away: the best text prior fitted on training captions, and the model given a mean motion."""
     embed = functools.partial(embedder.texts, params)
     same = np.repeat(motions.mean(0, keepdims=True), len(motions), axis=0)
     mean = car.score_orders(tests.items, same, embed, tests.orders)
     results = [dataclasses.replace(mean, protocol="car/blind/model with the mean motion").result()]
+    items = tests.items
+    true, wrong = _prior_scores(tests, train, cache)
+    if true is not None:
+        results.append(car.accuracy(true, wrong, "car/blind/text prior", [i.key for i in items], (_PRIOR_NOTE,)))
+    return results
+
+
+_PRIOR_NOTE = "the best text prior, chosen on held-out training items"
+
+
+def _prior_scores(
+    tests: TestSet, train: data.Clips, cache: pathlib.Path | None
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Scores of the true and the wrong orders by the text prior, (None, None) where there is too little to fit it on."""
+    shown = [[item.events, tests.orders[item.key]] for item in tests.items]
+    digest = hashlib.sha256(json.dumps([train.store.fingerprint, train.indices, shown]).encode()).hexdigest()[:16]
+    kept = None if cache is None else cache / f"text-prior-{digest}.npz"
+    if kept is not None and kept.exists():
+        with np.load(kept) as scores:
+            return scores["true"], scores["wrong"]
     clips = [train[i][1] for i in range(min(len(train), _BLIND_ITEMS))]
     fit_on = orders.order_items([c.key for c in clips], [data.events_of(c.captions[0]) for c in clips])
-    if len(fit_on) >= 10:
-        scorer = blind.fit_blind(fit_on)
-        true = scorer.scores([item.events for item in tests.items])
-        wrong = scorer.scores([[item.events[i] for i in tests.orders[item.key]] for item in tests.items])
-        note = f"best of the text priors on held-out training items: {scorer.name}"
-        results.append(car.accuracy(true, wrong, "car/blind/text prior", [i.key for i in tests.items], (note,)))
-    return results
+    if len(fit_on) < 10:
+        return None, None
+    scorer = blind.fit_blind(fit_on)
+    true = scorer.scores([item.events for item in tests.items])
+    wrong = scorer.scores([[item.events[i] for i in tests.orders[item.key]] for item in tests.items])
+    if kept is not None:
+        buffer = io.BytesIO()
+        np.savez(buffer, true=true, wrong=wrong)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, buffer.getvalue())
+    return true, wrong
 
 
 def evaluate(run: Any, split: str = "", blind_controls: bool = True) -> list[Result]:
@@ -150,7 +180,8 @@ def evaluate(run: Any, split: str = "", blind_controls: bool = True) -> list[Res
     from vtjax.methods.car.pipeline import cache_of
 
     config = run.experiment.method
-    store = data.open_store(config.data, cache_of(run.experiment, run.work))
+    cache = cache_of(run.experiment, run.work)
+    store = data.open_store(config.data, cache)
     embedder = open_embedder(config, run.work / "assets")
     name = split or config.data.test_split
     subset = "nsim_test" if "nsim_test" in store.meta.get("subsets", {}) else None
@@ -161,4 +192,5 @@ def evaluate(run: Any, split: str = "", blind_controls: bool = True) -> list[Res
         data.split_clips(store, config.data.train_split) if blind_controls else None,
         [store.keys[i] for i in store.split(subset)] if subset else None,
         run.work / f"orders-{name}.json",
+        cache,
     )

