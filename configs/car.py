@@ -4,7 +4,8 @@
     python -m vtjax.train --config=configs/car.py:smoke            a few steps, to see that everything runs
     python -m vtjax.train --config=configs/car.py:paper --config.method.data.source=PREPARED_HUMANML3D
 
-Variants: smoke; demo (default); paper (released settings: DistilBERT frozen, 200 epochs of HumanML3D); tmr (paper
+Variants: smoke; demo (default); pairs (prepared stitched pairs of real clips); motions (any prepared folder of
+captioned motions); paper (released settings: DistilBERT frozen, 200 epochs of HumanML3D); tmr (paper
 without negatives: the baseline); caption (paper's original-to-event mode).
 """
 
@@ -51,6 +52,28 @@ def smoke() -> Experiment:
     method.data = CarDataConfig(world_train=96, world_test=48, val_size=32)
     experiment.train = Train(steps=12, batch_size=16, log_every=4, eval_every=6, checkpoint_every=6)
     experiment.optim.warmup_steps = 2
+    return experiment
+
+
+def pairs() -> Experiment:
+    """Prepared stitched pairs (--stitch_pairs): two real clips one after the other, in either order."""
+    experiment = demo()
+    experiment.method.model.max_frames = 168
+    experiment.method.text.max_tokens = 40
+    experiment.method.data = CarDataConfig(source="prepared/pairs")
+    experiment.train = Train(steps=1000, batch_size=32, log_every=25, eval_every=250, checkpoint_every=250)
+    return experiment
+
+
+def motions() -> Experiment:
+    """Any prepared folder of captioned motions; captions of one event have no wrong order."""
+    experiment = pairs()
+    method = experiment.method
+    method.model.max_frames = 200
+    method.loss = CarLossConfig(
+        text_negatives=0, filter="sentence", sentence_encoder="builtin", sentence_width=256, sample_scale=0.1
+    )
+    method.data = CarDataConfig(source="prepared/motions")
     return experiment
 
 
@@ -127,11 +150,16 @@ ORDER = tuple(
     for regime, overrides in REGIMES.items()
     for kind in NEGATIVES
 )
+PAIRS = (
+    Row("untrained", {"train.steps": 1, "optim.learning_rate": 0.0}),
+    *(Row(kind, negatives(kind)) for kind in ("no negatives", "both")),
+)
 STUDIES = {
+    "pairs": Study(PAIRS, COLUMNS, "pairs", "Order of stitched pairs of held-out real clips (prepared/pairs)."),
     "headline": Study(HEADLINE, COLUMNS, about="The demo with and without negatives, three seeds, balanced motion world."),
     "order": Study(ORDER, COLUMNS, about="Which negatives teach order, by regime of the motion world; 700 steps each."),
 }
-VARIANTS = {"demo": demo, "smoke": smoke, "paper": paper, "tmr": tmr, "caption": caption}
+VARIANTS = {"demo": demo, "smoke": smoke, "pairs": pairs, "motions": motions, "paper": paper, "tmr": tmr, "caption": caption}
 
 
 def get_config(variant: str = "demo") -> Experiment:
