@@ -15,8 +15,8 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 def local_folder(folder_or_hub_id: str | os.PathLike[str], revision: str | None = None) -> pathlib.Path:
     """The folder itself, or a snapshot of a Hugging Face hub repository with its settings, tokenizer and weights.
 
-    Weights are safetensors; `.bin` only where the repository has no safetensors. An environment with
-    HF_HUB_OFFLINE=1 is served from the local cache alone.
+    Weights are safetensors; `.bin` only where the repository has no safetensors, open_clip's where it has no others.
+    An environment with HF_HUB_OFFLINE=1 is served from the local cache alone.
 
     Raises:
       VtjaxError: no such folder, no such repository, no access, or not in the cache while offline.
@@ -29,9 +29,10 @@ def local_folder(folder_or_hub_id: str | os.PathLike[str], revision: str | None 
         raise VtjaxError(f"{folder}: is a file; expected the folder that holds config.json and the weights")
     if not _HUB_ID.fullmatch(name) or name.startswith("."):
         raise VtjaxError(f"{name}: no such folder, and not a hub id of the form owner/name")
-    snapshot = _download(name, revision, (*_SETTINGS, "model*.safetensors"))
-    if not any(snapshot.glob("*.safetensors")):
-        snapshot = _download(name, revision, (*_SETTINGS, "pytorch_model*.bin"))
+    for weights in ("model*.safetensors", "pytorch_model*.bin", "open_clip_model*.safetensors"):
+        snapshot = _download(name, revision, (*_SETTINGS, weights))
+        if any(snapshot.glob(weights)):
+            break
     return snapshot
 
 

@@ -357,16 +357,19 @@ def _materialise(tree: Any, raw: Callable[[_Storage], np.ndarray], where: str) -
     return visit(tree, where)
 
 
-def _read_zip(path: pathlib.Path, inert: Sequence[str], verify: bool) -> Any:
+def _read_zip(path: pathlib.Path, inert: Sequence[str], verify: bool, machine: type[_Machine] = _Machine) -> Any:
     with zipfile.ZipFile(path) as archive:
         entries = {info.filename.split("/", 1)[-1]: info for info in archive.infolist()}
-        if "constants.pkl" in entries:
-            raise VtjaxError(f"{path}: a TorchScript program, not weights; save its state_dict() instead")
+        if "constants.pkl" in entries and machine is _Machine:
+            raise VtjaxError(
+                f"{path}: a TorchScript program, not weights; save its state_dict() instead, or read the weights out "
+                "of it with vtjax.convert.torchscript"
+            )
         if "data.pkl" not in entries:
             raise VtjaxError(f"{path}: a zip archive, but without the data.pkl of a torch file")
         if "byteorder" in entries and archive.read(entries["byteorder"]).strip() != b"little":
             raise VtjaxError(f"{path}: saved on a big-endian machine, which is not supported")
-        tree = _Machine(str(path), inert).run(io.BytesIO(archive.read(entries["data.pkl"])))
+        tree = machine(str(path), inert).run(io.BytesIO(archive.read(entries["data.pkl"])))
         raws: dict[str, np.ndarray] = {}
 
         def raw(storage: _Storage) -> np.ndarray:

@@ -82,10 +82,14 @@ class MultiHeadAttention(nn.Module):
         logit_bias: jax.Array | None = None,
         *,
         train: bool = False,
-    ) -> jax.Array:
+        with_key: bool = False,
+        own_value: bool = False,
+    ) -> jax.Array | tuple[jax.Array, jax.Array]:
         """Attends from x [B, Q, width] to memory [B, K, memory_width] (default: x itself) -> [B, Q, width].
 
         mask: bool, rank 4, broadcastable to [B, heads, Q, K], True where seen. logit_bias: float32, likewise.
+        with_key: also returns the keys [B, K, heads, head_dim], bias included (token merging compares them).
+        own_value: each token sees itself alone, out(value(x)): the value path of MaskCLIP (arXiv 2112.01071, 3.2).
 
         Raises:
           VtjaxError: the width is not a multiple of the heads and head_dim was not given.
@@ -98,9 +102,12 @@ class MultiHeadAttention(nn.Module):
         dense = functools.partial(
             nn.DenseGeneral, use_bias=self.bias, dtype=self.dtype, param_dtype=jnp.float32, kernel_init=KERNEL_INIT
         )
+        out = dense(width, axis=(-2, -1), name="out")
+        if own_value:
+            return out(dense((self.heads, head_dim), name="value")(x))
         query = dense((self.heads, head_dim), name="query")(x)
         key = dense((self.heads, head_dim), name="key")(memory)
         value = dense((self.heads, head_dim), name="value")(memory)
         drop = Dropout(self.dropout, deterministic=not train) if self.dropout else None
         mixed = dot_product_attention(query, key, value, mask, logit_bias=logit_bias, drop=drop)
-        return dense(width, axis=(-2, -1), name="out")(mixed)
+        return (out(mixed), key) if with_key else out(mixed)

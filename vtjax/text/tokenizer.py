@@ -208,12 +208,16 @@ class HFTokenizer:
 
 
 def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
-    """The tokenizer saved in `folder`, of either kind.
+    """The tokenizer saved in `folder`: a word tokenizer, CLIP's with OpenAI's ids, or any of Hugging Face's.
 
     Raises:
       VtjaxError: no tokenizer there.
     """
+    from vtjax.text import clip_tokenizer
+
     folder = pathlib.Path(folder)
+    if clip_tokenizer.is_clip_folder(folder):
+        return clip_tokenizer.ClipTokenizer.load(folder)
     return WordTokenizer.load(folder) if (folder / WORD_FILE).is_file() else HFTokenizer(folder)
 
 
