@@ -144,7 +144,7 @@ COLUMNS = (
     ("blind: text prior", "car/blind/text prior/CAR"),
 )
 HEADLINE = tuple(Row(kind, negatives(kind), seeds=(0, 1, 2)) for kind in ("both", "no negatives"))
-SHORT = {"train.steps": 700, "train.eval_every": 0}
+SHORT = {"train.steps": 400, "train.eval_every": 0}
 ORDER = tuple(
     Row(f"{regime}: {kind}", {**SHORT, **overrides, **negatives(kind)})
     for regime, overrides in REGIMES.items()
@@ -157,7 +157,7 @@ PAIRS = (
 STUDIES = {
     "pairs": Study(PAIRS, COLUMNS, "pairs", "Order of stitched pairs of held-out real clips (prepared/pairs)."),
     "headline": Study(HEADLINE, COLUMNS, about="The demo with and without negatives, three seeds, balanced motion world."),
-    "order": Study(ORDER, COLUMNS, about="Which negatives teach order, by regime of the motion world; 700 steps each."),
+    "order": Study(ORDER, COLUMNS, about="Which negatives teach order, by regime of the motion world; 400 steps each."),
 }
 VARIANTS = {"demo": demo, "smoke": smoke, "pairs": pairs, "motions": motions, "paper": paper, "tmr": tmr, "caption": caption}
 

@@ -18,7 +18,7 @@ Metrics = Mapping[str, tuple[jax.Array, jax.Array]]
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One stage of a method.
+    """One stage of a method; without source and transform it can be compiled and timed, not trained.
 
     example_spec: shape and dtype of every field of one example; a batch adds a leading dimension of train.batch_size.
     init: (rng, batch) -> params, a nested dict of arrays; traced only.
@@ -38,8 +38,8 @@ class Task:
     init: Callable[[jax.Array, Batch], dict]
     loss: Callable[[dict, Batch, jax.Array, bool], Metrics]
     rules: Rules
-    source: Sequence[Any]
-    transform: Callable[[Any, np.random.Generator], dict[str, np.ndarray]]
+    source: Sequence[Any] = ()
+    transform: Callable[[Any, np.random.Generator], dict[str, np.ndarray]] | None = None
     evaluate: Callable[[dict], list[Any]] | None = None
     start: Callable[[dict], dict] | None = None
     fingerprint: str = ""

@@ -207,13 +207,17 @@ class MotionStore:
     def __len__(self) -> int:
         return len(self.records)
 
+    def captions(self, index: int) -> tuple[Caption, ...]:
+        """Captions of clip `index`, without reading its features."""
+        return tuple(Caption(**{**c, "events": tuple(c.get("events", ()))}) for c in self.records[index]["captions"])
+
     def __getitem__(self, index: int) -> MotionClip:
         record = self.records[index]
         offset, length = record.get("swapped", (0, 0))
         return MotionClip(
             record["key"],
             np.array(self._features[record["offset"] : record["offset"] + record["length"]]),
-            tuple(Caption(**{**c, "events": tuple(c.get("events", ()))}) for c in record["captions"]),
+            self.captions(index),
             tuple((b, e) for b, e in record.get("bounds", ())),
             np.array(self._features[offset : offset + length]) if length else None,
             tuple(record.get("swapped_order", ())),

@@ -35,6 +35,10 @@ class Clips:
     def __getitem__(self, index: int) -> tuple[int, MotionClip]:
         return index, self.store[self.indices[index]]
 
+    def captions(self) -> list[tuple[Caption, ...]]:
+        """Captions of every clip, without reading features."""
+        return [self.store.captions(i) for i in self.indices]
+
 
 def world_store(config: CarDataConfig, cache: pathlib.Path) -> MotionStore:
     """The embedded world of a configuration as a prepared folder, generated on first use."""
@@ -115,7 +119,7 @@ def wrong_texts(caption: Caption, limit: int) -> list[str]:
 
 def all_texts(clips: Clips, mode: str, orders: int) -> list[str]:
     """Every text that training on `clips` may ask for, with `orders` wrong orders per caption."""
-    captions = itertools.chain.from_iterable(clip.captions for _, clip in map(clips.__getitem__, range(len(clips))))
+    captions = itertools.chain.from_iterable(clips.captions())
     texts = ([positive_text(c, mode), *wrong_texts(c, orders)] for c in captions)
     return list(dict.fromkeys(itertools.chain.from_iterable(texts)))
 
@@ -227,12 +231,9 @@ class TrainTransform:
 
 def sentence_rows(clips: Clips) -> tuple[list[Caption], np.ndarray]:
     """All captions of `clips` in order, and for each clip the row of its first one."""
-    counts, captions = [], []
-    for i in range(len(clips)):
-        own = clips[i][1].captions
-        counts.append(len(own))
-        captions += own
-    return captions, np.cumsum([0, *counts[:-1]])
+    captions = clips.captions()
+    first = np.cumsum([0, *(len(own) for own in captions[:-1])])
+    return list(itertools.chain.from_iterable(captions)), first
 
 
 def sentence_embeddings(captions: Sequence[Caption], config: CarConfig) -> np.ndarray:

@@ -156,8 +156,8 @@ def _prior_scores(
     if kept is not None and kept.exists():
         with np.load(kept) as scores:
             return scores["true"], scores["wrong"]
-    clips = [train[i][1] for i in range(min(len(train), _BLIND_ITEMS))]
-    fit_on = orders.order_items([c.key for c in clips], [data.events_of(c.captions[0]) for c in clips])
+    captions = [own[0] for own in train.captions()[:_BLIND_ITEMS]]
+    fit_on = orders.order_items([str(i) for i in range(len(captions))], [data.events_of(c) for c in captions])
     if len(fit_on) < 10:
         return None, None
     scorer = blind.fit_blind(fit_on)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
@@ -70,20 +71,9 @@ def build(experiment: Experiment, work: pathlib.Path) -> Task:
         raise VtjaxError(f"config.method.text.vocab_size={config.text.vocab_size}: the vocabulary has {text.tokenizer.vocab_size}")
     sentence = data.sentence_embeddings(captions, config) if config.loss.filter != "none" else None
 
-    language_model, dtype = language_model_config(config.text), compute_dtype(experiment)
-    common = {"language_model": language_model, "dtype": dtype}
-    embedder = Embedder(config, normalizer, text, dtype)
-    train_settings = experiment.train
-    if config.text.in_graph and config.text.encoder == "bert" and not config.text.trainable:
-        train_settings = _without_language_model(train_settings)
-    return Task(
-        name="car",
-        train=train_settings,
-        optim=experiment.optim,
-        example_spec=task.example_spec(config),
-        init=lambda rng, batch: task.init(config, rng, batch, **common),
-        loss=lambda params, batch, rng, training: task.loss(config, params, batch, rng, training, **common),
-        rules=rules(config.text),
+    embedder = Embedder(config, normalizer, text, compute_dtype(experiment))
+    return dataclasses.replace(
+        abstract(experiment),
         source=train,
         transform=data.TrainTransform(config, normalizer, text, sentence, np.asarray(first)),
         evaluate=functools.partial(quick_results, embedder, validation_clips(store, config)),
@@ -92,16 +82,29 @@ def build(experiment: Experiment, work: pathlib.Path) -> Task:
     )
 
 
+def abstract(experiment: Experiment) -> Task:
+    """The training stage without its data: all that shapes, compilation and benchmarks depend on."""
+    config = experiment.method
+    settings.check(config)
+    common = {"language_model": language_model_config(config.text), "dtype": compute_dtype(experiment)}
+    train = experiment.train
+    if config.text.in_graph and config.text.encoder == "bert" and not config.text.trainable:
+        train = dataclasses.replace(train, trainable=rf"^(?!language_model/)(?:{train.trainable})")
+    return Task(
+        name="car",
+        train=train,
+        optim=experiment.optim,
+        example_spec=task.example_spec(config),
+        init=lambda rng, batch: task.init(config, rng, batch, **common),
+        loss=lambda params, batch, rng, training: task.loss(config, params, batch, rng, training, **common),
+        rules=rules(config.text),
+    )
+
+
 def validation_clips(store: data.MotionStore, config: settings.CarConfig) -> data.Clips:
     """The validation split, or the first clips of the test split where a prepared folder has none."""
     name = config.data.val_split if config.data.val_split in store.splits else config.data.test_split
     return data.split_clips(store, name, config.data.val_size)
-
-
-def _without_language_model(train):
-    import dataclasses
-
-    return dataclasses.replace(train, trainable=rf"^(?!language_model/)(?:{train.trainable})")
 
 
 def _pretrained(experiment: Experiment, params: dict) -> dict:
