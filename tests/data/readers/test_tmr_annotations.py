@@ -29,7 +29,7 @@ def test_kit_counts_are_the_sheets(shared_data):
 def test_kit_coverage_without_motions(shared_data):
     problems, coverage = Problems(), Coverage("val")
     assert list(read_tmr(shared_data / "motion/kitml_text", "val", problems=problems, coverage=coverage)) == []
-    assert (coverage.listed, coverage.annotated, coverage.on_disk, coverage.captions) == (292, 292, 0, 626)
+    assert (coverage.listed, coverage.annotated, coverage.on_disk, coverage.rows) == (292, 292, 0, 626)
     assert problems.counts()["annotated, but the motion is not on disk"] == 252
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from vtjax.data.motion.clip import FPS, Caption, MotionClip
 from vtjax.data.motion.validate import check_features, load_array
+from vtjax.data.readers.coverage import Coverage
 from vtjax.errors import Problems, VtjaxError
 
 SPLITS = ("train", "val", "test")
@@ -19,25 +20,6 @@ KNOWN_BAD = {"007975": "NaN after processing", "M007975": "NaN after processing"
 SECONDS = (2.0, 10.0)  # TMR's admitted caption lengths in train and val; its test is never filtered (car.md 2.6)
 
 EventsOf = Callable[[str, int], tuple[str, ...]]
-
-
-@dataclasses.dataclass
-class Coverage:
-    """What a split lists, what of it was found, and what is used."""
-
-    split: str
-    listed: int = 0
-    annotated: int = 0
-    on_disk: int = 0
-    used: int = 0
-    captions: int = 0
-    captions_used: int = 0
-
-    def report(self) -> str:
-        return (
-            f"{self.split}: {self.listed} listed, {self.annotated} annotated, {self.on_disk} motions on disk, "
-            f"{self.used} used; {self.captions_used} of {self.captions} captions used"
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +120,7 @@ def read_humanml3d(
             problems.add(missing[0], f"listed in {split}, but its {missing[0].parent.name} file is missing")
             continue
         lines = read_texts(text, problems)
-        coverage.captions += len(lines)
+        coverage.rows += len(lines)
         try:
             features = load_array(motion)
         except VtjaxError as error:
@@ -154,7 +136,7 @@ def read_humanml3d(
             problems.add(text, "no usable caption")
             continue
         coverage.used += 1
-        coverage.captions_used += len(captions)
+        coverage.rows_used += len(captions)
         yield MotionClip(key, features.astype(np.float32), captions)
 
 

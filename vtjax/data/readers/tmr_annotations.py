@@ -16,7 +16,8 @@ import numpy as np
 
 from vtjax.data.motion.clip import FPS, Caption, MotionClip
 from vtjax.data.motion.validate import check_features, load_array
-from vtjax.data.readers.humanml3d import SECONDS, Coverage, EventsOf, admitted, read_split
+from vtjax.data.readers.coverage import Coverage
+from vtjax.data.readers.humanml3d import SECONDS, EventsOf, admitted, read_split
 from vtjax.errors import Problems, VtjaxError
 
 
@@ -118,7 +119,7 @@ def read_tmr(
     ids = read_split(root / f"{split}.txt")
     coverage.listed = len(ids)
     coverage.annotated = sum(key in entries for key in ids)
-    coverage.captions = sum(len(entries[key].annotations) for key in ids if key in entries)
+    coverage.rows = sum(len(entries[key].annotations) for key in ids if key in entries)
     for entry in select(entries, ids, split, problems=problems, seconds=seconds):
         file = folder / f"{entry.path}.npy"
         if not file.is_file():
@@ -135,7 +136,7 @@ def read_tmr(
         clip = _clip(entry, rows, events, problems)
         if clip is not None:
             coverage.used += 1
-            coverage.captions_used += len(clip.captions)
+            coverage.rows_used += len(clip.captions)
             yield clip
 
 

@@ -1,0 +1,152 @@
+"""HowTo100M: speech of 1.2 M videos, as released and as the sentences of TAN (mptva.md 9.1, 9.2).
+
+Speech: one JSON {video: {"text": [], "start": [], "end": []}} (raw_caption.json, caption.json,
+sentencified_htm_370k.json, sentencified_htm_1200k.json), or a folder of {video}.csv with the columns start, end, text.
+HowTo100M_v1.csv beside it gives the category, htm_vlen.csv (video, seconds) the durations.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import pathlib
+from collections.abc import Collection, Iterator, Mapping
+
+from vtjax.data.readers.coverage import BadRow, Coverage
+from vtjax.data.readers.json_stream import json_entries
+from vtjax.data.readers.leakage import refuse
+from vtjax.data.readers.rows import csv_rows, duration_of, field, listed, number, text, text_lines
+from vtjax.data.video_records import Narration, VideoRecord
+from vtjax.errors import VtjaxError
+
+FILES = ("sentencified_htm_370k.json", "sentencified_htm_1200k.json", "caption.json", "raw_caption.json")
+INDEX, LENGTHS = "HowTo100M_v1.csv", "htm_vlen.csv"
+
+
+def read(
+    folder: str | os.PathLike,
+    *,
+    split: str = "train",
+    videos: object | None = None,
+    captions: str | None = None,
+    ids: Collection[str] | None = None,
+    categories: Collection[str] = (),
+    exclude: Mapping[str, str] | None = None,
+) -> tuple[list[VideoRecord], Coverage]:
+    """Reads every wanted video; see `iterate` for the arguments and for one video at a time."""
+    coverage = Coverage(split, "videos", "sentences")
+    records = list(iterate(folder, coverage, captions=captions, ids=ids, categories=categories, exclude=exclude))
+    return coverage.finish(records, videos), coverage
+
+
+def iterate(
+    folder: str | os.PathLike,
+    coverage: Coverage,
+    *,
+    captions: str | None = None,
+    ids: Collection[str] | None = None,
+    categories: Collection[str] = (),
+    exclude: Mapping[str, str] | None = None,
+) -> Iterator[VideoRecord]:
+    """Yields the videos with their sentences, one at a time.
+
+    captions: name of the speech file or folder inside `folder`, by default the first of FILES, else the CSV files.
+    ids: the wanted videos (of htm370k_vids.txt, say: `id_list`). categories: of the index, such as "Food and
+    Entertaining". exclude: evaluation videos by `leakage.evaluation_ids`, never yielded and counted by reason.
+    Raises VtjaxError when a file is missing or is not of the layout.
+    """
+    folder = pathlib.Path(folder)
+    root = folder.parent if folder.is_file() else folder
+    index = _index(root, coverage)
+    if categories and not index:
+        raise VtjaxError(f"{root / INDEX}: needed to choose categories, but not there")
+    durations = _lengths(root, coverage)
+    if ids is not None:
+        ids = set(ids)
+        coverage.listed = len(ids)
+    if exclude is None:
+        coverage.notes.add("exclude", "no evaluation videos were taken out: pass leakage.evaluation_ids for training")
+    for where, video, entry in _speech(folder, captions, ids):
+        if ids is not None and video not in ids:
+            continue
+        category = index.get(video, "")
+        if categories and category not in categories:
+            continue
+        if refuse(video, where, exclude, coverage):
+            continue
+        sentences = tuple(_sentences(where, entry, coverage))
+        if sentences:
+            duration = durations.get(video)
+            yield VideoRecord(
+                video, video, where, coverage.split, duration=duration, class_name=category, narrations=sentences
+            )
+
+
+def id_list(path: str | os.PathLike) -> list[str]:
+    """Video ids of a text file, one a line (htm370k_vids.txt, htm_holdout_vid.txt); further columns are ignored."""
+    return [line.replace(",", " ").split()[0] for _, line in text_lines(path)]
+
+
+def _speech(folder: pathlib.Path, captions: str | None, ids: set[str] | None) -> Iterator[tuple[str, str, object]]:
+    source = folder / captions if captions else folder
+    if captions is None and folder.is_dir():
+        source = next((folder / name for name in FILES if (folder / name).is_file()), folder)
+    if source.is_file():
+        yield from json_entries(source)
+        return
+    if not source.is_dir():
+        raise VtjaxError(f"{source}: no such file or folder of speech")
+    files = [p for p in sorted(source.rglob("*.csv")) if p.name not in (INDEX, LENGTHS)]
+    if not files:
+        raise VtjaxError(f"{source}: one of {', '.join(FILES)}, or a folder of CSV files, is expected")
+    for path in files:
+        if ids is None or path.stem in ids:
+            yield str(path), path.stem, path
+
+
+def _sentences(where: str, entry: object, coverage: Coverage) -> list[Narration]:
+    found = []
+    if isinstance(entry, pathlib.Path):
+        for line, row in csv_rows(entry, ("start", "end", "text"), coverage):
+            with coverage.row(line):
+                found.append(_sentence(row["start"], row["end"], row["text"]))
+        return found
+    with coverage.entry(where):
+        columns = [listed(field(entry, name), name) for name in ("start", "end", "text")]
+        if len({len(column) for column in columns}) != 1:
+            raise BadRow("text, start and end differ in length", "/".join(str(len(c)) for c in columns))
+        for position, (start, end, words) in enumerate(zip(*columns, strict=True)):
+            with coverage.row(f"{where} sentence {position}"):
+                found.append(_sentence(start, end, words))
+        if not found:
+            raise BadRow("no usable sentence")
+    return found
+
+
+def _sentence(start: object, end: object, words: object) -> Narration:
+    begin, stop = number(start, "start"), number(end, "end")
+    if begin < 0 or stop < begin:
+        raise BadRow("the sentence ends before it starts, or starts before the video", f"{begin:g} to {stop:g} s")
+    return Narration(begin, stop, text(words, "text"))
+
+
+def _index(root: pathlib.Path, coverage: Coverage) -> dict[str, str]:
+    if not (root / INDEX).is_file():
+        return {}
+    columns = ("video_id", "category_1", "category_2", "rank", "task_id")
+    return {r["video_id"]: r["category_1"] for _, r in csv_rows(root / INDEX, columns, coverage)}
+
+
+def _lengths(root: pathlib.Path, coverage: Coverage) -> dict[str, float]:
+    if not (root / LENGTHS).is_file():
+        return {}
+    durations = {}
+    with open(root / LENGTHS, encoding="utf-8", newline="") as file:
+        for line, cells in enumerate(csv.reader(file), 1):
+            if cells and cells != ["vid", "vlen"]:
+                where = f"{root / LENGTHS}:{line}"
+                with coverage.entry(where):
+                    if len(cells) != 2:
+                        raise BadRow("wrong number of columns", f"{len(cells)} instead of 2")
+                    durations[cells[0]] = duration_of(cells[1])
+    return durations

@@ -1,0 +1,173 @@
+"""What readers of published video data sets yield: one record type with the annotations that the data set has.
+
+Times are float seconds from the start of the video. Class indices are 0-based; -1 stands for "none".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """An action or step of the video. label: class or step index, noun: index of EPIC-KITCHENS' object class.
+
+    text: the class name, or the sentence. tag: a word of the data set about the segment ("Partial Match").
+    """
+
+    start: float
+    end: float
+    text: str
+    label: int = -1
+    noun: int = -1
+    tag: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Narration:
+    """A sentence of speech. alignable: whether the video shows it, None where that is not annotated."""
+
+    start: float
+    end: float
+    text: str
+    alignable: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A step of a procedure. id: the index that Segment.label refers to. detail: further sentences."""
+
+    id: int
+    text: str
+    detail: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class StepScript:
+    """A task and its steps in their canonical order, those that the video leaves out included."""
+
+    task: str
+    title: str
+    steps: tuple[Step, ...]
+    url: str = ""
+
+    def index(self, step_id: int) -> int:
+        """Position of the step with this id, -1 when the task does not have it."""
+        return next((i for i, step in enumerate(self.steps) if step.id == step_id), -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Caption:
+    """A sentence about the whole video (start and end None) or a part of it. score: its similarity, where given."""
+
+    text: str
+    start: float | None = None
+    end: float | None = None
+    score: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Utterance:
+    """A spoken word or phrase. span: its characters [begin, end) in the narrative's caption, None when not given."""
+
+    text: str
+    start: float
+    end: float
+    span: tuple[int, int] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Narrative:
+    """A spoken description with the pointer that followed it.
+
+    traces: one float64 array [n, 4] a stroke, columns t (seconds of the recording, not of the video), x, y (relative
+    to the picture's width and height, may leave [0, 1]) and the index of the key frame (-1 for a still picture).
+    noun_spans: characters [begin, end) of the nouns. keyframes: names of all key frames, `selected` those used.
+    """
+
+    caption: str
+    words: tuple[Utterance, ...]
+    traces: tuple[np.ndarray, ...]
+    actor: str = ""
+    noun_spans: tuple[tuple[int, int], ...] = ()
+    keyframes: tuple[str, ...] = ()
+    selected: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """One turn of a conversation; speaker is "human" or "gpt"."""
+
+    speaker: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """A conversation that starts with the human and alternates. times: seconds of the time tokens in the text."""
+
+    turns: tuple[Turn, ...]
+    times: tuple[tuple[str, float], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A question about the video with its short answer; kind is the data set's question type."""
+
+    id: str
+    question: str
+    answer: str
+    kind: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameTargets:
+    """Per-row classes. targets: [T, C] of zeros and ones, column 0 is the background. classes: the C names.
+
+    fps: rows per second of this very video, None when nothing says it. ambiguous: column of the rows that
+    evaluation leaves out, None when there is none.
+    """
+
+    targets: np.ndarray
+    classes: tuple[str, ...]
+    fps: float | None
+    ambiguous: int | None = None
+
+    @property
+    def times(self) -> np.ndarray:
+        """Centre of every row, float64 [T] seconds. Only where fps is known."""
+        return (np.arange(len(self.targets)) + 0.5) / self.fps
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoRecord:
+    """One annotated video, or one annotated part of it.
+
+    id: unique within what was read. video: id of the source video, which several records may share.
+    where: file and line (or key) of the annotation. path: the file on disk, None when not found or not looked for.
+    duration: seconds, None when not annotated. span: the part of the source video that the record is about.
+    fps: frames per second as annotated. label, class_name: of a video with one class.
+    """
+
+    id: str
+    video: str
+    where: str
+    split: str = ""
+    path: pathlib.Path | None = None
+    media: str = "video"
+    duration: float | None = None
+    span: tuple[float, float] | None = None
+    fps: float | None = None
+    label: int = -1
+    class_name: str = ""
+    script: StepScript | None = None
+    segments: tuple[Segment, ...] = ()
+    narrations: tuple[Narration, ...] = ()
+    captions: tuple[Caption, ...] = ()
+    narratives: tuple[Narrative, ...] = ()
+    questions: tuple[Question, ...] = ()
+    instruction: Instruction | None = None
+    targets: FrameTargets | None = None
