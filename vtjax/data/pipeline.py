@@ -1,7 +1,8 @@
 """Batches whose content is a pure function of (seed, step): the same on any number of hosts, workers or restarts.
 
 Randomness is attached to an example's global position before the hosts' rows are cut out of it (jax_notes.md 4e), so
-nothing but the seed and the step has to be saved.
+nothing but the seed and the step has to be saved. A row has the same place in the global batch on any number of hosts:
+what a step draws by row (dropout, sampling) then stays with its example.
 """
 
 from __future__ import annotations
@@ -31,6 +32,23 @@ class _Transform(grain.transforms.RandomMap):
         return example
 
 
+class _Rows(grain.MapDataset):
+    """Of an endless stream of global batches from `start_step` on, the given rows of each, batch after batch."""
+
+    def __init__(self, parent: grain.MapDataset, rows: Sequence[int], batch_size: int, start_step: int):
+        super().__init__(parent)
+        self._rows, self._batch_size, self._start_step = tuple(int(r) for r in rows), batch_size, start_step
+
+    def __len__(self) -> int:
+        return (len(self._parent) // self._batch_size - self._start_step) * len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        step, place = divmod(index, len(self._rows))
+        return self._parent[(self._start_step + step) * self._batch_size + self._rows[place]]
+
+
 def check_example(example: Mapping[str, np.ndarray], spec: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> None:
     """Raises VtjaxError where an example differs from {field: (shape, dtype)}, naming the field and both sides."""
     if set(example) != set(spec):
@@ -51,26 +69,25 @@ def train_batches(
     batch_size: int,
     start_step: int = 0,
     loader: Loader = Loader(),
-    host: int = 0,
-    hosts: int = 1,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Endless batches from `start_step` on: this host's batch_size // hosts rows, global row r on host r % hosts.
+    """Endless batches from `start_step` on.
 
+    rows: places in the global batch that are read, in this order; None is all of them. On several hosts each reads
+    those that its devices hold (parallel.mesh.host_rows).
     Each epoch is shuffled anew; batches run across epoch ends, so no example is dropped.
 
     Raises:
-      VtjaxError: an empty source, or a batch size that the hosts do not divide.
+      VtjaxError: an empty source.
     """
     if len(source) == 0:
         raise VtjaxError("the training data is empty")
-    if batch_size % hosts:
-        raise VtjaxError(f"config.train.batch_size={batch_size} is not divisible by {hosts} hosts")
+    rows = range(batch_size) if rows is None else rows
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's workers read absl flags
     data = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
     data = data.random_map(_Transform(transform, spec))
-    data = data.slice(slice(start_step * batch_size + host, None, hosts))
-    data = data.batch(batch_size // hosts, drop_remainder=True)
+    data = _Rows(data, rows, batch_size, start_step).batch(len(rows), drop_remainder=True)
     threads = max(1, loader.threads)
     data = data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(loader.prefetch, 1)))
     if loader.workers:

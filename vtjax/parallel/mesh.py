@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import jax
 import numpy as np
@@ -65,8 +65,18 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def host_rows(
+    sharding: NamedSharding, batch_size: int, devices: Collection[jax.Device] | None = None
+) -> np.ndarray:
+    """Rows of the global batch that `devices` (default: this process's) hold, ascending and each once."""
+    wanted = sharding.addressable_devices if devices is None else set(devices)
+    indices = sharding.devices_indices_map((batch_size,))
+    held = [np.arange(batch_size)[index] for device, index in indices.items() if device in wanted]
+    return np.unique(np.concatenate(held))
+
+
 def global_batch(batch: dict, sharding: NamedSharding) -> dict:
-    """This host's numpy rows of a batch to one global array per field, rows in host order."""
+    """This host's numpy rows of a batch (those of `host_rows`, in that order) to one global array per field."""
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from vtjax.errors import VtjaxError
+from vtjax.errors import VtjaxError, nearest
 
 Rules = Sequence[tuple[str, tuple[str | None, ...]]]
 
@@ -61,8 +61,8 @@ def partition(
     dimensions of the array; leading ones (stacked layers) are whole. A mesh axis of size 1 is left out of the spec.
 
     Raises:
-      VtjaxError: a parameter without a rule, a rule longer than the array's rank, or an indivisible dimension;
-        all offenders are listed at once.
+      VtjaxError: a parameter without a rule, a rule longer than the array's rank or with an unknown axis, or an
+        indivisible dimension; all offenders are listed at once.
     """
     specs: dict[str, PartitionSpec] = {}
     problems: list[str] = []
@@ -80,8 +80,11 @@ def partition(
         axes = (None,) * (len(leaf.shape) - len(axes)) + tuple(axes)
         spec = []
         for dim, axis in zip(leaf.shape, axes, strict=True):
-            mesh_axis = logical.get(axis) if axis is not None else None
-            ways = mesh.shape[mesh_axis] if mesh_axis else 1
+            if axis is not None and axis not in logical:
+                problems.append(f"{name} {leaf.shape}: no logical axis {axis!r}; {nearest(axis, logical)}")
+            mesh_axis = logical.get(axis)
+            joined = (mesh_axis,) if isinstance(mesh_axis, str) else mesh_axis or ()
+            ways = math.prod(mesh.shape[a] for a in joined)
             if dim % ways:
                 problems.append(f"{name} {leaf.shape}: {axis}={dim} is not divisible by mesh axis {mesh_axis}={ways}")
             spec.append(mesh_axis if ways > 1 else None)

@@ -18,7 +18,7 @@ from absl import logging
 from vtjax.config import Loader
 from vtjax.data.pipeline import train_batches
 from vtjax.errors import VtjaxError
-from vtjax.parallel.mesh import global_batch
+from vtjax.parallel.mesh import global_batch, host_rows
 from vtjax.training.checkpoint import Checkpoints
 from vtjax.training.logging import MetricsWriter, Progress
 from vtjax.training.step import Trainer, memory_line, params_of
@@ -119,7 +119,7 @@ def run_task(
 
     batches = train_batches(
         task.source, task.transform, task.example_spec, seed=seed, batch_size=train.batch_size, start_step=start,
-        loader=loader, host=jax.process_index(), hosts=jax.process_count(),
+        loader=loader, rows=host_rows(trainer.batch_sharding, train.batch_size),
     )  # fmt: skip
     writer = MetricsWriter(work / "metrics.jsonl", start, tensorboard) if is_main else None
     progress = Progress(task.name, start, train.steps, is_main)
