@@ -1,0 +1,80 @@
+"""Every command of the README is executed, at smoke size and in its order; installation lines are those of .ci/run."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines() if line.strip()
+]
+SMALL = [
+    "--config.train.steps=3",
+    "--config.train.batch_size=8",
+    "--config.train.eval_every=0",
+    "--config.optim.warmup_steps=1",
+    "--config.method.model.latent=16",
+    "--config.method.model.layers=1",
+    "--config.method.model.ff=32",
+    "--config.method.data.world_train=48",
+    "--config.method.data.world_test=40",
+    "--config.method.data.val_size=16",
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder as a reader of the README has it: the repository's configs, and recordings with captions."""
+    from vtjax.data.motion.features import features_to_joints
+    from vtjax.data.synthetic.motion_world import MotionWorld, MotionWorldSettings
+
+    place = tmp_path_factory.mktemp("readme")
+    (place / "configs").symlink_to(ROOT / "configs")
+    (place / "my_motions").mkdir()
+    world = MotionWorld(3, 16, settings=MotionWorldSettings(max_events=1, frames=(48, 60)))
+    for i in range(len(world)):
+        clip = world[i]
+        np.save(place / "my_motions" / f"clip_{i:02d}.npy", features_to_joints(clip.features))
+        (place / "my_motions" / f"clip_{i:02d}.txt").write_text(clip.captions[0].text + "\n")
+    return place
+
+
+def run(place, arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    environment.pop("XLA_FLAGS", None)
+    return subprocess.run(arguments, cwd=place, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def test_installation_is_what_ci_does():
+    script = (ROOT / ".ci" / "run").read_text()
+    for command in (c for c in COMMANDS if not c.startswith("python -m vtjax")):
+        assert command in script, command
+
+
+def test_every_command_runs(place):
+    import shlex
+
+    for command in (c for c in COMMANDS if c.startswith("python -m vtjax")):
+        arguments = shlex.split(command)
+        arguments[0] = sys.executable
+        if "vtjax.train" in command:
+            arguments += SMALL
+        if "--stitch_pairs=2000" in arguments:
+            arguments[arguments.index("--stitch_pairs=2000")] = "--stitch_pairs=40"
+        done = run(place, arguments)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    assert (place / "runs" / "car-demo" / "report.html").is_file()
+    assert (place / "runs" / "car-demo" / "prediction.html").is_file()
+
+
+def test_python_example_runs(place):
+    example = re.search(r"```python\n(.*?)```", README, re.S).group(1)
+    done = run(place, [sys.executable, "-c", example])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(done.stdout.strip().splitlines()) == 3
