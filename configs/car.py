@@ -151,7 +151,7 @@ ORDER = tuple(
     for kind in NEGATIVES
 )
 PAIRS = (
-    Row("untrained", {"train.steps": 1, "optim.learning_rate": 0.0}),
+    Row("untrained", {"train.steps": 1, "optim.learning_rate": 0.0, "optim.warmup_steps": 0}),
     *(Row(kind, negatives(kind)) for kind in ("no negatives", "both")),
 )
 STUDIES = {

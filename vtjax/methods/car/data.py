@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
+from vtjax.config import Experiment
 from vtjax.data.motion.clip import Caption, MotionClip
 from vtjax.data.motion.store import MotionStore, write_store
 from vtjax.data.motion.validate import caption_rows
@@ -38,6 +39,11 @@ class Clips:
     def captions(self) -> list[tuple[Caption, ...]]:
         """Captions of every clip, without reading features."""
         return [self.store.captions(i) for i in self.indices]
+
+
+def cache_of(experiment: Experiment, work: pathlib.Path) -> pathlib.Path:
+    """Folder for worlds and language-model states, shared by the runs beside each other."""
+    return pathlib.Path(experiment.method.data.cache or work.absolute().parent / "cache")
 
 
 def world_store(config: CarDataConfig, cache: pathlib.Path) -> MotionStore:

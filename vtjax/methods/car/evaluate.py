@@ -177,10 +177,8 @@ def evaluate(run: Any, split: str = "", blind_controls: bool = True) -> list[Res
     Raises:
       VtjaxError: unknown split, missing data or checkpoint.
     """
-    from vtjax.methods.car.pipeline import cache_of
-
     config = run.experiment.method
-    cache = cache_of(run.experiment, run.work)
+    cache = data.cache_of(run.experiment, run.work)
     store = data.open_store(config.data, cache)
     embedder = open_embedder(config, run.work / "assets")
     name = split or config.data.test_split

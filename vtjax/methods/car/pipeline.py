@@ -30,11 +30,6 @@ def stages(experiment: Experiment, work: pathlib.Path) -> dict[str, Callable[[],
     return {LAST_STAGE: functools.partial(build, experiment, work)}
 
 
-def cache_of(experiment: Experiment, work: pathlib.Path) -> pathlib.Path:
-    """Folder for worlds and language-model states, shared by the runs beside each other."""
-    return pathlib.Path(experiment.method.data.cache or work.absolute().parent / "cache")
-
-
 def compute_dtype(experiment: Experiment) -> jnp.dtype:
     """Of matmul inputs; "auto" is bfloat16 on accelerators, float32 on CPU."""
     name = experiment.compute_dtype
@@ -49,7 +44,7 @@ def build(experiment: Experiment, work: pathlib.Path) -> Task:
     Raises:
       VtjaxError: data, language model or settings that cannot work.
     """
-    config, cache = experiment.method, cache_of(experiment, work)
+    config, cache = experiment.method, data.cache_of(experiment, work)
     store = data.open_store(config.data, cache)
     train = data.split_clips(store, config.data.train_split)
     assets = work / "assets"

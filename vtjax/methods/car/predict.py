@@ -16,7 +16,6 @@ from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
 from vtjax.methods.car import data
 from vtjax.methods.car.embed import open_embedder, similarity
-from vtjax.methods.car.pipeline import cache_of
 from vtjax.report import car as report
 
 
@@ -92,7 +91,7 @@ def find_motion(
       VtjaxError: no such file or key.
     """
     if pathlib.Path(name).exists():
-        return open_motions(name, cache_of(run.experiment, run.work), joint_map, fps)[0]
+        return open_motions(name, data.cache_of(run.experiment, run.work), joint_map, fps)[0]
     for clip in _clips(run, motions, split, joint_map, fps):
         if clip.key == name:
             return clip
@@ -100,7 +99,7 @@ def find_motion(
 
 
 def _clips(run: Any, motions: str, split: str, joint_map: str, fps: float | None) -> list[MotionClip]:
-    config, cache = run.experiment.method, cache_of(run.experiment, run.work)
+    config, cache = run.experiment.method, data.cache_of(run.experiment, run.work)
     if motions:
         return list(open_motions(motions, cache, joint_map, fps))
     found = data.split_clips(data.open_store(config.data, cache), split or config.data.test_split)

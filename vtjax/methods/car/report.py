@@ -12,7 +12,6 @@ from vtjax.evals.protocol import Result
 from vtjax.methods.car import data
 from vtjax.methods.car.embed import Embedder, open_embedder, similarity
 from vtjax.methods.car.evaluate import test_set
-from vtjax.methods.car.pipeline import cache_of
 from vtjax.report import car as report
 from vtjax.text.shuffle import all_orders, join_events
 
@@ -24,7 +23,7 @@ _SHOWN_ORDERS = 6
 def training_report(run: Any, results: list[Result]) -> pathlib.Path:
     """Writes report.html into the run's work directory and returns its path."""
     config = run.experiment.method
-    store = data.open_store(config.data, cache_of(run.experiment, run.work))
+    store = data.open_store(config.data, data.cache_of(run.experiment, run.work))
     embedder = open_embedder(config, run.work / "assets")
     clips = data.split_clips(store, config.data.test_split, _GALLERY)
     tests = test_set(clips, config.loss.positive_text)
