@@ -3,13 +3,15 @@
 import os
 import pathlib
 import sys
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Compiling is most of the time of the suite: this halves it. Programs that tests start inherit it.
+# Compiling is most of the time of the suite: the flags halve it, and what is compiled twice is taken from the cache.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+COMPILED = tempfile.TemporaryDirectory(prefix="vtjax-compiled-")
 sys.path.append(str(pathlib.Path(__file__).parent / "support"))
 
 import jax  # noqa: E402
@@ -18,6 +20,9 @@ from absl import flags  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", COMPILED.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 flags.FLAGS.mark_as_parsed()
 
 

@@ -61,6 +61,7 @@ class Checkpoints:
         )
         handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+        self._damaged: set[int] = set()  # steps that `restore` could not read
         self._frozen = self.directory.parent / f"{self.directory.name}_frozen"
 
     def steps(self) -> list[int]:
@@ -70,16 +71,22 @@ class Checkpoints:
     def save(self, state: dict, meta: dict[str, Any]) -> None:
         """Saves `state` under its step; returns once the arrays are copied, and writes in the background.
 
+        A complete checkpoint of that step stays as it is. Later steps, and damaged ones, are those of a run that went
+        back: they are removed.
+
         Raises:
           VtjaxError: this or an earlier background save failed (full disk, lost permission).
         """
         step = int(state["step"])
-        if step in self._manager.all_steps():
+        steps = set(self._manager.all_steps())
+        if step in steps - self._damaged:
             return
         packed = _pack(state)
         if next(iter(state["step"].devices())).platform == "cpu":
             packed = _copy(packed)  # on CPU the writer would read buffers that the next step reuses
         try:
+            for stale in sorted(s for s in steps if s >= step):  # Orbax would skip a save at or before the latest step
+                self._manager.delete(stale)
             self._save_frozen(state["frozen"])
             items = ocp.args.Composite(
                 state=ocp.args.StandardSave(packed), meta=ocp.args.JsonSave({**meta, "format": FORMAT})
@@ -142,7 +149,7 @@ class Checkpoints:
             except Exception as error:
                 if step is not None:
                     raise VtjaxError(f"{where}: cannot be read ({_cause(error)})") from error
-                logging.warning("%s cannot be read (%s): trying the one before it", where, _cause(error))
+                self._set_aside(candidate, error)
                 continue
             differences = compare(stored, flatten(target))
             if differences:
@@ -153,7 +160,7 @@ class Checkpoints:
             except Exception as error:
                 if step is not None:
                     raise VtjaxError(f"{where}: cannot be read ({_cause(error)})") from error
-                logging.warning("%s cannot be read (%s): trying the one before it", where, _cause(error))
+                self._set_aside(candidate, error)
                 continue
             state = dict(restored["state"])
             rng = jax.random.wrap_key_data(state["rng"])
@@ -163,15 +170,23 @@ class Checkpoints:
             return state, restored["meta"]
         raise VtjaxError(f"{self.directory}: none of the checkpoints {steps} can be read")
 
+    def _set_aside(self, step: int, error: BaseException) -> None:
+        self._damaged.add(step)
+        where = self.directory / str(step)
+        logging.warning("%s cannot be read (%s): trying the one before it", where, _cause(error))
+
     def _restore_frozen(self, abstract: dict) -> dict:
         if not abstract:
             return {}
         with ocp.StandardCheckpointer() as reader:
-            stored = flatten(reader.metadata(self._frozen).item_metadata.tree)
-            differences = compare(stored, flatten(abstract))
-            if differences:
-                raise VtjaxError(f"{self._frozen} does not fit this configuration:\n  " + "\n  ".join(differences))
-            return reader.restore(self._frozen, abstract)
+            try:
+                stored = flatten(reader.metadata(self._frozen).item_metadata.tree)
+                differences = compare(stored, flatten(abstract))
+                if not differences:
+                    return reader.restore(self._frozen, abstract)
+            except Exception as error:
+                raise VtjaxError(f"{self._frozen}: the frozen parameters cannot be read ({_cause(error)})") from error
+        raise VtjaxError(f"{self._frozen} does not fit this configuration:\n  " + "\n  ".join(differences))
 
     def close(self) -> None:
         """Waits for background saves and frees the manager."""

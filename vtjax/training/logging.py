@@ -18,14 +18,16 @@ from vtjax.errors import VtjaxError
 class MetricsWriter:
     """Appends one JSON object per line: {"step", "split", "time", metric: value}.
 
-    After a resume, lines beyond the restored step are removed, so that a curve never runs twice over a step.
+    After a resume, lines beyond the restored step are removed, and a line that is there is not written again, so that a
+    curve never runs twice over a step.
     """
 
     def __init__(self, path: pathlib.Path, step: int = 0, tensorboard: bool = False):
-        self._path = path
+        self._there: set[tuple[int, str]] = set()  # (step, split) of the lines that a resumed run found
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+            kept = [line for line in path.read_text().splitlines() if _step_of(line)[0] <= step]
+            self._there = {_step_of(line) for line in kept}
             temporary = path.with_suffix(".tmp")
             temporary.write_text("".join(line + "\n" for line in kept))
             temporary.replace(path)
@@ -40,6 +42,8 @@ class MetricsWriter:
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """One line; values that are not finite become null."""
+        if (step, split) in self._there:
+            return
         clean = {k: (float(v) if math.isfinite(v) else None) for k, v in values.items()}
         line = {"step": int(step), "split": split, "time": round(time.time(), 3), **clean}
         self._file.write(json.dumps(line) + "\n")
@@ -55,11 +59,12 @@ class MetricsWriter:
             self._board.close()
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: str) -> tuple[float, str]:
     try:
-        return json.loads(line)["step"]
+        record = json.loads(line)
+        return record["step"], record["split"]
     except (json.JSONDecodeError, KeyError, TypeError):
-        return math.inf  # a line cut off by a kill
+        return math.inf, ""  # a line cut off by a kill
 
 
 class Progress:

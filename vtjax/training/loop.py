@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -14,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
+from jax.experimental import multihost_utils
 
 from vtjax.config import Loader
 from vtjax.data.pipeline import train_batches
@@ -36,17 +38,27 @@ class Outcome:
 
 
 class StopSignal:
-    """True once SIGTERM or SIGINT arrived; a second SIGINT interrupts at once. Usable as a context in the main thread."""
+    """Says when SIGTERM or SIGINT asks to stop; a second SIGINT interrupts at once. A context of the main thread.
+
+    Of several processes one may get the signal first, or alone: there JAX's preemption service, which takes SIGTERM
+    itself, names the step at which all of them stop.
+    """
 
     def __init__(self) -> None:
         self.received = ""
 
     def __enter__(self) -> StopSignal:
         self._previous = {}
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread() and jax.process_count() == 1:
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._handle)
         return self
+
+    def at(self, step: int) -> bool:
+        """Whether to stop at `step`; to be asked at every step."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return bool(self.received)
 
     def _handle(self, number: int, _frame: Any) -> None:
         if self.received and number == signal.SIGINT:
@@ -60,20 +72,23 @@ class StopSignal:
 
 
 class Averages:
-    """Accumulates {name: (sum, weight)} over steps; the mean is sum of sums over sum of weights."""
+    """Accumulates {name: (sum, weight)} over steps; the mean is sum of sums over sum of weights.
 
-    def __init__(self) -> None:
-        self._sums: dict[str, list[float]] = {}
+    sums: a checkpoint keeps them, so that a resumed run logs the same means.
+    """
+
+    def __init__(self, sums: dict[str, list[float]] | None = None) -> None:
+        self.sums: dict[str, list[float]] = dict(sums or {})
 
     def add(self, metrics: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
         for name, (total, weight) in metrics.items():
-            entry = self._sums.setdefault(name, [0.0, 0.0])
+            entry = self.sums.setdefault(name, [0.0, 0.0])
             entry[0] += float(total)
             entry[1] += float(weight)
 
     def take(self) -> dict[str, float]:
-        means = {name: total / weight if weight else math.nan for name, (total, weight) in self._sums.items()}
-        self._sums = {}
+        means = {name: total / weight if weight else math.nan for name, (total, weight) in self.sums.items()}
+        self.sums = {}
         return means
 
 
@@ -108,10 +123,9 @@ def run_task(
                 "--work_directory, or pass --allow_data_change to go on with other data"
             )
         start = int(state["step"])
-        best = dict(meta.get("best", {}))
         logging.info("%s: resumed at step %d", task.name, start)
     else:
-        state, start, best = trainer.init_state(), 0, {}
+        state, start, meta = trainer.init_state(), 0, {}
 
     began = time.perf_counter()
     compiled = trainer.lower().compile()
@@ -123,10 +137,14 @@ def run_task(
     )  # fmt: skip
     writer = MetricsWriter(work / "metrics.jsonl", start, tensorboard) if is_main else None
     progress = Progress(task.name, start, train.steps, is_main)
-    run = _Run(task, trainer, compiled, checkpoints, writer, progress, data_key, best, work)
+    run = _Run(task, trainer, compiled, checkpoints, writer, progress, data_key, meta, work)
     try:
         with StopSignal() as stop:
             return run.steps(state, start, batches, stop)
+    except BaseException:
+        with contextlib.suppress(VtjaxError):  # a save under way is whole before the program ends
+            checkpoints.wait()
+        raise
     finally:
         progress.close()
         if writer:
@@ -136,32 +154,34 @@ def run_task(
 class _Run:
     """The mutable part of one call of `run_task`."""
 
-    def __init__(self, task, trainer, compiled, checkpoints, writer, progress, data_key, best, work):
+    def __init__(self, task, trainer, compiled, checkpoints, writer, progress, data_key, meta, work):
         self.task, self.trainer, self.compiled, self.checkpoints = task, trainer, compiled, checkpoints
-        self.writer, self.progress, self.data_key, self.best, self.work = writer, progress, data_key, best, work
-        self.averages = Averages()
+        self.writer, self.progress, self.data_key, self.work = writer, progress, data_key, work
+        self.best = dict(meta.get("best", {}))
+        self.averages = Averages(meta.get("averages"))
+        self.timed = 0  # steps since the last log line of this process
         self.results: list[Any] = []
         self.waited = 0.0
 
     def steps(self, state: dict, start: int, batches: Iterator[dict], stop: StopSignal) -> Outcome:
         train = self.task.train
-        pending = None
+        pending, profiling = None, False
         self.window = self.saved_at = time.perf_counter()
         for step in range(start, train.steps + 1):
             last = step == train.steps
             if (last or (train.eval_every and step % train.eval_every == 0 and step > start)) and self.task.evaluate:
                 pending = self._settle(pending)
                 self._evaluate(state, step)
-            due = train.checkpoint_every and step % train.checkpoint_every == 0
-            due = due or (train.checkpoint_seconds and time.perf_counter() - self.saved_at > train.checkpoint_seconds)
-            if last or stop.received or (due and step > start):
+            stopping = stop.at(step)
+            if last or stopping or (step > start and self._checkpoint_due(step)):
                 pending = self._settle(pending)
-                self.checkpoints.save(state, {"data": self.data_key, "best": self.best})
+                self.checkpoints.save(state, self._meta())
                 self.saved_at = time.perf_counter()
-            if last or stop.received:
+            if last or stopping:
                 self.checkpoints.close()
                 return Outcome(last, step, params_of(state), self.results)
             if train.profile_steps and step == train.profile_steps[0]:
+                profiling = True
                 jax.profiler.start_trace(str(self.work / "profile"))
             before = time.perf_counter()
             batch = next(batches)
@@ -171,11 +191,23 @@ class _Run:
                 state, metrics = self.compiled(state, batch)
             self._settle(pending)
             pending = (step + 1, metrics)
-            if train.profile_steps and step == train.profile_steps[-1]:
+            if profiling and step == train.profile_steps[-1]:
                 jax.block_until_ready(metrics)
                 jax.profiler.stop_trace()
             self.progress.step()
         raise AssertionError("unreachable")
+
+    def _checkpoint_due(self, step: int) -> bool:
+        train = self.task.train
+        if train.checkpoint_every and step % train.checkpoint_every == 0:
+            return True
+        if not train.checkpoint_seconds:
+            return False
+        due = time.perf_counter() - self.saved_at > train.checkpoint_seconds
+        return bool(multihost_utils.broadcast_one_to_all(np.asarray(due))) if jax.process_count() > 1 else due
+
+    def _meta(self) -> dict[str, Any]:
+        return {"data": self.data_key, "best": self.best, "averages": self.averages.sums}
 
     def _settle(self, pending: tuple[int, dict] | None) -> None:
         """Reads the metrics of a step already under way, checks them and logs at the interval."""
@@ -185,6 +217,7 @@ class _Run:
         values = jax.device_get(metrics)
         total, weight = values["loss"]
         if not (np.isfinite(total) and np.isfinite(values["grad_norm"][0])):
+            self.checkpoints.wait()
             parts = {n: float(s) / float(w) if w else math.nan for n, (s, w) in values.items()}
             raise VtjaxError(
                 f"{self.task.name}: the loss or its gradient is not finite at step {step}: "
@@ -193,6 +226,7 @@ class _Run:
                 "A lower optim.learning_rate, optim.clip_norm=1 or a look at the data would be the next thing to try."
             )
         self.averages.add(values)
+        self.timed += 1
         train = self.task.train
         if step % train.log_every == 0 or step == train.steps:
             self._log(step)
@@ -202,10 +236,9 @@ class _Run:
         values = self.averages.take()
         now = time.perf_counter()
         seconds = max(now - self.window, 1e-9)
-        count = self.task.train.log_every if step % self.task.train.log_every == 0 else step % self.task.train.log_every
-        values["examples_per_second"] = count * self.task.train.batch_size / seconds
+        values["examples_per_second"] = self.timed * self.task.train.batch_size / seconds
         values["data_wait"] = min(self.waited / seconds, 1.0)
-        self.window, self.waited = now, 0.0
+        self.window, self.waited, self.timed = now, 0.0, 0
         if self.writer:
             self.writer.write(step, "train", values)
         self.progress.show(
@@ -236,5 +269,5 @@ class _Run:
         folder = self.work / ("best_" + "".join(c if c.isalnum() else "_" for c in name))
         # After a kill the same step may be there already: the resumed run reaches the same parameters.
         store = Checkpoints(folder, keep=1, background=False)
-        store.save(state, {"data": self.data_key, "best": self.best})
+        store.save(state, self._meta())
         store.close()
