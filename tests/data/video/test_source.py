@@ -1,0 +1,148 @@
+"""Videos in the step-indexed pipeline: the same batches everywhere, bad videos counted and replaced."""
+
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+
+from vtjax.config import Loader
+from vtjax.data.pipeline import train_batches
+from vtjax.data.video.excerpt import Excerpt
+from vtjax.data.video.sampling import Sampler
+from vtjax.data.video.source import ClipTransform, VideoSource, read_clip
+from vtjax.data.video_records import VideoRecord
+from vtjax.errors import VtjaxError
+
+BATCH = 8
+
+
+@pytest.fixture(scope="module")
+def records(video, tmp_path_factory):
+    """Eleven videos, two of them bad; their blue tells which is which."""
+    root = tmp_path_factory.mktemp("videos")
+    found = []
+    for index in range(11):
+        path = video.write(root / f"{index}.mp4", 12 + index, size=(32, 48), brightness=8 * index)
+        if index in (3, 7):
+            path.write_bytes(path.read_bytes()[:50])
+        found.append(VideoRecord(str(index), str(index), str(path), path=path, label=index))
+    return found
+
+
+def transform():
+    return ClipTransform(Sampler("segments", 3), size=16, flip=True)
+
+
+def batches(records, steps, start=0, rows=None, workers=0, log=None):
+    source = VideoSource(records, log=log)
+    clips = transform()
+    found = train_batches(
+        source, clips, clips.spec(), seed=5, batch_size=BATCH, start_step=start, rows=rows,
+        loader=Loader(workers=workers, threads=2, prefetch=1),
+    )  # fmt: skip
+    return [next(found) for _ in range(steps)], source
+
+
+def joined(parts):
+    """Parts of one global batch, (rows, batch) each, as the whole."""
+    whole = {name: np.empty((BATCH, *value.shape[1:]), value.dtype) for name, value in parts[0][1].items()}
+    for rows, part in parts:
+        for name, value in part.items():
+            whole[name][list(rows)] = value
+    return whole
+
+
+def same(a, b):
+    return all(np.array_equal(a[name], b[name]) for name in a) and set(a) == set(b)
+
+
+def test_the_same_on_one_two_and_four_hosts_and_on_resuming(records):
+    whole, source = batches(records, 4)
+    for hosts in (2, 4):
+        parts = [(range(h, BATCH, hosts), batches(records, 4, rows=range(h, BATCH, hosts))[0]) for h in range(hosts)]
+        for step in range(4):
+            assert same(joined([(rows, found[step]) for rows, found in parts]), whole[step])
+    resumed, _ = batches(records, 2, start=2)
+    assert same(resumed[0], whole[2]) and same(resumed[1], whole[3])
+    assert not same(whole[0], whole[1])
+    flipped = {bool(b["frames"][i, 0, 0, 0, 0] > b["frames"][i, 0, 0, -1, 0]) for b in whole for i in range(BATCH)}
+    assert flipped == {True, False}  # the augmentation takes part
+
+
+def test_the_same_with_two_workers(records, tmp_path):
+    whole, _ = batches(records, 3)
+    log = tmp_path / "bad.jsonl"
+    spread, source = batches(records, 3, workers=2, log=log)
+    assert all(same(a, b) for a, b in zip(whole, spread, strict=True))
+    assert sum(int(b["substitute"].sum()) for b in spread) > 0
+    problems = source.problems()  # what the workers met comes back through the log
+    assert {p.where for p in problems.items} <= {str(records[3].path), str(records[7].path)} and len(problems)
+    assert set(problems.counts()) == {"not a media file, or its header is damaged"}
+
+
+def test_a_bad_video_is_replaced_counted_and_never_used(records):
+    found, source = batches(records, 12)
+    labels = np.concatenate([b["label"] for b in found])
+    substitute = np.concatenate([b["substitute"] for b in found])
+    assert not {3, 7} & set(labels.tolist())
+    # 96 draws of 11 videos in whole epochs: 8 epochs of 11 and 8 more
+    assert 16 <= substitute.sum() <= 18
+    assert {p.where for p in source.problems().items} == {str(records[3].path), str(records[7].path)}
+
+
+def test_substitutes_do_not_move_the_augmentation(records):
+    """Randomness drawn after the clip is the same whether or not the video was bad."""
+    source = VideoSource(records)
+    for index in (2, 3):
+        rng = np.random.default_rng(9)
+        clip = read_clip(source[index], Sampler("segments", 3), rng)
+        assert clip.substitute == (index == 3)
+        assert rng.random() == pytest.approx(_second_draw())
+
+
+def _second_draw():
+    rng = np.random.default_rng(9)
+    rng.integers(2**63)
+    return rng.random()
+
+
+def test_without_rng_the_next_video_stands_in(records):
+    clip = read_clip(VideoSource(records)[3], Sampler("uniform", 4))
+    assert clip.substitute and clip.record.label == 4
+    assert clip.frames.shape == (4, 32, 48, 3) and clip.mask.all() and clip.times[0] == 0.0
+
+
+def test_data_that_is_all_bad_is_an_error_with_reasons(records):
+    source = VideoSource([records[3], records[7]])
+    with pytest.raises(VtjaxError, match="videos in a row cannot be read.*\n.*not a media file"):
+        read_clip(source[0], Sampler(), np.random.default_rng(0))
+
+
+def test_spans_are_excerpts_on_the_clock_of_the_whole(records, video):
+    part = dataclasses.replace(records[10], span=(0.5, 1.25))
+    _, frames = video.sequential(part.path)
+    with VideoSource([part]).open(0) as excerpt:
+        assert isinstance(excerpt, Excerpt) and len(excerpt) == 8
+        assert np.allclose(excerpt.times, np.arange(5, 13) / 10)
+        assert (excerpt.start, excerpt.end) == (0.5, 1.25)
+        assert np.array_equal(excerpt.frames([0, 7])[1], frames[12])
+        assert excerpt.index_at([0.0, 0.71, 9.0]).tolist() == [0, 2, 7]
+        assert [(i, f[0, 0, 0]) for i, f in excerpt.iterate([1, 3])] == [(1, frames[6][0, 0, 0]), (3, frames[8][0, 0, 0])]
+    late = dataclasses.replace(part, span=(50.0, 60.0))
+    clip = read_clip(VideoSource([late, part])[0], Sampler("uniform", 2))
+    assert clip.substitute
+    source = VideoSource([late])
+    with pytest.raises(VtjaxError, match="its annotation lies after its end"):
+        read_clip(source[0], Sampler())
+
+
+def test_sources_travel_and_need_files(records):
+    source = pickle.loads(pickle.dumps(VideoSource(records)))
+    assert len(source) == 11 and source[-1].record.label == 10
+    with pytest.raises(IndexError):
+        source[11]
+    with pytest.raises(VtjaxError, match="has no file"):
+        VideoSource([dataclasses.replace(records[0], path=None)])
+    with pytest.raises(VtjaxError, match="no videos"):
+        VideoSource([])
