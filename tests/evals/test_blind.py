@@ -3,10 +3,11 @@ import math
 
 import numpy as np
 import pytest
+import scipy.optimize
 
 from vtjax.errors import VtjaxError
 from vtjax.evals import blind, car
-from vtjax.evals.orders import OrderItem, choose_orders
+from vtjax.evals.orders import OrderItem, choose_orders, wrong_orders
 
 ACTIONS = ["walks forward", "sits down", "waves", "jumps", "kicks", "turns left"]
 
@@ -80,6 +81,47 @@ def test_pairwise_weights_are_at_the_optimum():
     assert best < loss(0 * prior.weights) - 0.1
     for scale in (0.01, 0.1):
         assert all(loss(prior.weights + scale * rng.normal(size=len(prior.weights))) > best for _ in range(5))
+
+
+@pytest.mark.parametrize("penalty", [1e-1, 2e-3])
+def test_newton_finds_the_optimum_that_another_optimizer_finds(penalty):
+    gaps = blind.order_gaps(world(30, 7, " again") + world(30, 8))
+    (prior,) = blind.PairwisePrior.fit_on(gaps, (penalty,))
+    dense = np.zeros((len(gaps), len(prior.index)))
+    for row, gap in enumerate(gaps):
+        for key, value in gap.items():
+            dense[row, prior.index[key]] = value
+
+    def objective(w):
+        margin = dense @ w
+        slope = -1 / (1 + np.exp(margin)) / len(margin)
+        return np.log1p(np.exp(-margin)).mean() + penalty / 2 * (w @ w), dense.T @ slope + penalty * w
+
+    options = {"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-9}
+    other = scipy.optimize.minimize(objective, np.zeros(dense.shape[1]), method="L-BFGS-B", jac=True, options=options)
+    assert np.abs(objective(prior.weights)[1]).max() < 1e-6
+    assert objective(prior.weights)[0] <= other.fun + 1e-9
+    np.testing.assert_allclose(prior.weights, other.x, atol=1e-3)
+
+
+def test_gaps_are_differences_of_features():
+    items = [OrderItem("k", ("he walks", "he sits", "he walks", "he waves again"), 0)]
+    gaps = blind.order_gaps(items, per_item=100)
+    true, expected = blind.order_features(items[0].events), []
+    for order in wrong_orders(items[0]):
+        wrong = blind.order_features([items[0].events[i] for i in order])
+        gap = {key: true.get(key, 0.0) - wrong.get(key, 0.0) for key in true.keys() | wrong.keys()}
+        expected.append({key: pytest.approx(value) for key, value in gap.items() if abs(value) > 1e-12})
+    assert len(gaps) == len(expected) == 11
+    assert all(any(gap == other for other in expected) for gap in gaps)
+
+
+def test_the_kept_prior_is_fitted_on_every_item():
+    items = world(200, 2, " again")
+    scorer = blind.fit_blind(items)
+    assert scorer.name.startswith("pairwise")
+    (whole,) = blind.PairwisePrior.fit(items, (blind._PENALTIES[scorer.name],), per_item=10)
+    assert scorer.prior.index.keys() == whole.index.keys()
 
 
 def test_balanced_world_leaves_text_at_chance():
