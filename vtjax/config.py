@@ -16,6 +16,7 @@ import typing
 from typing import Any
 
 from vtjax.errors import VtjaxError, nearest
+from vtjax.files import write_atomically
 
 
 @dataclasses.dataclass
@@ -112,6 +113,8 @@ def from_dict(kind: type, values: dict[str, Any], where: str = "config") -> Any:
     Raises:
       VtjaxError: an unknown field (nearest match named) or a value of the wrong type, with its path.
     """
+    if not isinstance(values, dict):
+        raise VtjaxError(f"{where}: {values!r} is {type(values).__name__}, expected the fields of {kind.__name__}")
     hints = typing.get_type_hints(kind)
     known = [f.name for f in dataclasses.fields(kind)]
     for name in values:
@@ -127,17 +130,38 @@ def _cast(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where)
     if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise VtjaxError(f"{where}: {value!r} is {type(value).__name__}, expected a list")
         return tuple(_cast(typing.get_args(hint)[0], v, where) for v in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if hint is Any or isinstance(value, hint):
+    if hint is Any or (isinstance(value, hint) and not (isinstance(value, bool) and hint is int)):
         return value
     raise VtjaxError(f"{where}: {value!r} is {type(value).__name__}, expected {getattr(hint, '__name__', hint)}")
 
 
 def save_experiment(experiment: Experiment, path: pathlib.Path) -> None:
     """Writes the resolved configuration as JSON."""
-    path.write_text(json.dumps(to_dict(experiment), indent=2, sort_keys=True) + "\n")
+    write_atomically(path, json.dumps(to_dict(experiment), indent=2, sort_keys=True) + "\n")
+
+
+def read_fields(path: pathlib.Path) -> dict[str, Any]:
+    """The fields of `save_experiment`'s file as plain values.
+
+    Raises:
+      VtjaxError: missing or damaged file.
+    """
+    if not path.is_file():
+        raise VtjaxError(f"{path}: no such file; a work directory written by vtjax.train has one")
+    try:
+        values = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        line = getattr(error, "lineno", 1)
+        raise VtjaxError(f"{path}:{line}: not JSON: {error}") from error
+    absent = sorted({"name", "method", "stages"} - set(values)) if isinstance(values, dict) else ["name"]
+    if absent:
+        raise VtjaxError(f"{path}: not the configuration of a run: it has no {', '.join(absent)}")
+    return values
 
 
 def load_experiment(path: pathlib.Path) -> Experiment:
@@ -148,16 +172,14 @@ def load_experiment(path: pathlib.Path) -> Experiment:
     """
     from vtjax import methods
 
-    if not path.is_file():
-        raise VtjaxError(f"{path}: no such file; a work directory written by vtjax.train has one")
-    try:
-        values = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise VtjaxError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+    values = read_fields(path)
     config_type, stages_type = methods.config_types(values["name"])
     method = from_dict(config_type, values.pop("method"), "config.method")
     stages = from_dict(stages_type, values.pop("stages"), "config.stages")
     hints = typing.get_type_hints(Experiment)
+    for name in values:
+        if name not in hints:
+            raise VtjaxError(f"{path}: config.{name}: no such field in Experiment; {nearest(name, hints)}")
     rest = {k: _cast(hints[k], v, f"config.{k}") for k, v in values.items()}
     return Experiment(method=method, stages=stages, **rest)
 

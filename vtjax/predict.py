@@ -6,7 +6,6 @@ and as an HTML page.
 
 from __future__ import annotations
 
-import json
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from vtjax import mains, methods
+from vtjax.config import read_fields
 from vtjax.errors import VtjaxError
 
 flags.DEFINE_string("work_directory", None, "Work directory of vtjax.train.", required=True)
@@ -26,10 +26,8 @@ def _method() -> str:
     for i, argument in enumerate(sys.argv):
         name, _, value = argument.lstrip("-").partition("=")
         if name == "work_directory":
-            path = pathlib.Path(value or (sys.argv[i + 1] if i + 1 < len(sys.argv) else "")) / "config.json"
-            if not path.is_file():
-                raise VtjaxError(f"{path}: no such file; --work_directory is a folder that vtjax.train made")
-            return json.loads(path.read_text())["name"]
+            folder = value or (sys.argv[i + 1] if i + 1 < len(sys.argv) else "")
+            return read_fields(pathlib.Path(folder) / "config.json")["name"]
     return methods.names()[0]
 
 

@@ -28,9 +28,9 @@ def prepare_work(experiment: Experiment, work: pathlib.Path, allow_change: bool)
       VtjaxError: the directory holds another experiment; every differing field is named with both values.
     """
     path = work / "config.json"
-    new = json.loads(json.dumps(configuration.to_dict(experiment)))
+    new = configuration.to_dict(experiment)
     if path.exists() and not allow_change:
-        old = _fields(json.loads(path.read_text()))
+        old = _fields(configuration.read_fields(path))
         differing = [
             f"{name}: {old.get(name)!r} there, {value!r} now"
             for name, value in _fields(new).items()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vtjax.methods.car.config import CarTextConfig
-from vtjax.text.tokenizer import HFTokenizer, WordTokenizer, load_tokenizer
+from vtjax.text.tokenizer import WORD_FILE, HFTokenizer, WordTokenizer, load_tokenizer
 
 TOKENIZER = "tokenizer"
 
@@ -53,7 +53,7 @@ def open_text(config: CarTextConfig, assets: pathlib.Path, corpus: Sequence[str]
     """
     if config.encoder == "builtin":
         folder = assets / TOKENIZER
-        if corpus is not None and not folder.is_dir():
+        if corpus is not None and not (folder / WORD_FILE).is_file():
             WordTokenizer.from_texts(corpus, max_words=config.vocab_size - 16).save(folder)
         return TextFields(config, load_tokenizer(folder))
     if config.in_graph:
