@@ -6,12 +6,25 @@ import pytest
 import scipy.stats
 
 from vtjax.errors import VtjaxError
-from vtjax.text.shuffle import all_orders, join_events, shuffled_order
+from vtjax.text.shuffle import all_orders, inversions, join_events, ordered_text, shuffled_order
 
 
 def test_joined_events_end_with_a_space_each():
     assert join_events(["A person walks.", "A person sits."]) == "A person walks. A person sits. "
     assert join_events([]) == ""
+
+
+def test_ordered_text_has_single_spaces_between_events():
+    events = ["A person walks. ", " A person sits."]
+    assert ordered_text(events) == "A person walks. A person sits."
+    assert ordered_text(events, (1, 0)) == "A person sits. A person walks."
+    assert ordered_text([]) == ""
+
+
+def test_nearest_orders_come_first():
+    orders = all_orders(list("abcd"), nearest_first=True)
+    assert sorted(orders) == all_orders(list("abcd")) and [inversions(o) for o in orders] == sorted(map(inversions, orders))
+    assert inversions((2, 0, 1)) == 2
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def order_gaps(items: Sequence[OrderItem], per_item: int = 3, seed: int = 0) -> 
     rng = np.random.default_rng(seed)
     gaps = []
     for item in items:
-        wrong = list(wrong_orders(item)) if len(item.events) <= 5 else list(choose_orders([item], seed).values())
+        wrong = wrong_orders(item) if len(item.events) <= 5 else list(choose_orders([item], seed).values())
         for pick in rng.permutation(len(wrong))[:per_item]:
             terms = _terms(range(len(item.events)))
             for term, value in _terms(wrong[pick]).items():
@@ -174,9 +174,9 @@ def order_gaps(items: Sequence[OrderItem], per_item: int = 3, seed: int = 0) -> 
 def _logistic_weights(matrix: scipy.sparse.csr_matrix, penalty: float) -> np.ndarray:
     """The w that makes mean log(1 + exp(-matrix w)) + penalty/2 |w|^2 least, by Newton's method.
 
-    w, and every direction on the way to it, is a sum of rows, matrix.T @ a. All is done on the coefficients a, which are
-    ten times fewer than the weights; with K = matrix @ matrix.T the loss is mean log(1 + exp(-K a)) + penalty/2 a.K.a.
-    Each step is found by conjugate gradients and halved until the loss falls enough. The loss is strongly convex, so
+    w, and every direction on the way to it, is a sum of rows, matrix.T @ a. All is done on the coefficients a, which
+    are ten times fewer than the weights; with K = matrix @ matrix.T the loss is mean log(1 + exp(-K a))
+    + penalty/2 a.K.a. Each step is found by conjugate gradients and halved until the loss falls enough. The loss is strongly convex, so
     this ends at its one optimum.
     """
     count = matrix.shape[0]

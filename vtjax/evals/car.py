@@ -176,7 +176,7 @@ def exact_car(
     _require(items)
     used = [item for item in items if len(item.events) <= cap]
     _require(used)
-    orders = [list(wrong_orders(item)) for item in used]
+    orders = [wrong_orders(item) for item in used]
     texts = [[item.text(), *(item.text(order) for order in own)] for item, own in zip(used, orders)]
     vectors = _embed(embed_texts, [text for own in texts for text in own])
     counts = [len(own) for own in texts]

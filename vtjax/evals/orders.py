@@ -5,18 +5,18 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-import itertools
 import json
 import math
 import os
 import pathlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from vtjax.errors import Problems, VtjaxError
 from vtjax.files import write_atomically
+from vtjax.text.shuffle import all_orders, inversions, ordered_text
 
 SEED = 1234
 _FORMAT = "vtjax/car-orders/1"
@@ -33,12 +33,7 @@ class OrderItem:
 
     def text(self, order: Sequence[int] | None = None) -> str:
         """The events as one text, in the given order (None: the true one)."""
-        return join_events(self.events if order is None else [self.events[i] for i in order])
-
-
-def join_events(events: Sequence[str]) -> str:
-    """Events as one text (car.md 3.2), one space between."""
-    return " ".join(event.strip() for event in events)
+        return ordered_text(self.events, order)
 
 
 def order_items(
@@ -66,19 +61,9 @@ def order_items(
     return items
 
 
-def wrong_orders(item: OrderItem) -> Iterator[tuple[int, ...]]:
+def wrong_orders(item: OrderItem) -> list[tuple[int, ...]]:
     """Every order whose text differs from the true one, each text once, fewest inversions first."""
-    seen = {item.text()}
-    for order in sorted(itertools.permutations(range(len(item.events))), key=inversions):
-        text = item.text(order)
-        if text not in seen:
-            seen.add(text)
-            yield order
-
-
-def inversions(order: Sequence[int]) -> int:
-    """Pairs that stand in the wrong order."""
-    return sum(a > b for a, b in itertools.combinations(order, 2))
+    return all_orders(item.events, nearest_first=True)
 
 
 def kendall_distance(order: Sequence[int]) -> float:

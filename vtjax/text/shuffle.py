@@ -19,21 +19,33 @@ def join_events(events: Sequence[str]) -> str:
     return "".join(f"{event} " for event in events)
 
 
-def all_orders(events: Sequence[str]) -> list[tuple[int, ...]]:
+def ordered_text(events: Sequence[str], order: Sequence[int] | None = None) -> str:
+    """The events, in `order` where it is given, joined without spaces at either end: the text that a model is given."""
+    return join_events([events[i].strip() for i in (range(len(events)) if order is None else order)]).rstrip()
+
+
+def inversions(order: Sequence[int]) -> int:
+    """Pairs that stand in the wrong order."""
+    return sum(a > b for a, b in itertools.combinations(order, 2))
+
+
+def all_orders(events: Sequence[str], nearest_first: bool = False) -> list[tuple[int, ...]]:
     """Orders of the events whose joined text differs from the original's and from one another's.
 
-    Each order is a tuple of positions in `events`, in lexicographic order; of several orders with the same text the
-    first is kept. Empty for one event, and when all events are identical. Raises VtjaxError for more than 8 events.
+    Each order is a tuple of positions in `events`; they come in lexicographic order, or by the number of inversions
+    (nearest_first). Of several orders with the same text the first is kept. Empty for one event, and when all events
+    are identical. Raises VtjaxError for more than 8 events.
     """
     if len(events) > _MAX_EVENTS:
         raise VtjaxError(
             f"{len(events)} events have {math.factorial(len(events)) - 1} orders: at most {_MAX_EVENTS} events can be "
             "listed; use shuffled_order to draw one"
         )
-    seen = {join_events(events)}
+    seen = {ordered_text(events)}
     orders = []
-    for order in itertools.permutations(range(len(events))):
-        text = join_events([events[i] for i in order])
+    permutations = itertools.permutations(range(len(events)))
+    for order in sorted(permutations, key=inversions) if nearest_first else permutations:
+        text = ordered_text(events, order)
         if text not in seen:
             seen.add(text)
             orders.append(order)
@@ -54,10 +66,10 @@ def shuffled_order(
         raise VtjaxError(f"distinct_of has {len(events)} events: expected n = {n}")
     if n < 2 or len(set(events)) == 1:
         return None
-    original = join_events(events)
+    original = ordered_text(events)
 
     def differs(order: Sequence[int]) -> bool:
-        return join_events([events[i] for i in order]) != original
+        return ordered_text(events, order) != original
 
     if n <= _ENUMERATED:
         orders = [order for order in itertools.permutations(range(n)) if differs(order)]

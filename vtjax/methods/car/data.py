@@ -19,7 +19,7 @@ from vtjax.data.motion.validate import caption_rows
 from vtjax.errors import VtjaxError
 from vtjax.methods.car.config import CarConfig, CarDataConfig
 from vtjax.methods.car.text import TextFields
-from vtjax.text.shuffle import all_orders, join_events, shuffled_order
+from vtjax.text.shuffle import all_orders, ordered_text, shuffled_order
 
 _LISTED_EVENTS = 5  # up to this many events, every wrong order is listed
 
@@ -105,7 +105,7 @@ def events_of(caption: Caption) -> tuple[str, ...]:
 
 def positive_text(caption: Caption, mode: str) -> str:
     """The text that belongs to the motion: ordered events joined ("events") or the caption as written ("caption")."""
-    return caption.text if mode == "caption" else join_events(events_of(caption)).strip()
+    return caption.text if mode == "caption" else ordered_text(events_of(caption))
 
 
 def wrong_texts(caption: Caption, limit: int) -> list[str]:
@@ -120,7 +120,7 @@ def wrong_texts(caption: Caption, limit: int) -> list[str]:
         drawn = (shuffled_order(len(events), rng, distinct_of=events) for _ in range(4 * limit))
         orders = list(dict.fromkeys(order for order in drawn if order))
     picks = np.random.default_rng([len(events), len(caption.text)]).permutation(len(orders))[:limit]
-    return [join_events([events[i] for i in orders[p]]).strip() for p in sorted(picks)]
+    return [ordered_text(events, orders[p]) for p in sorted(picks)]
 
 
 def all_texts(clips: Clips, mode: str, orders: int) -> list[str]:
@@ -212,7 +212,7 @@ class TrainTransform:
                 order = tuple(rng.permutation(len(events)))
             else:
                 order = shuffled_order(len(events), rng, distinct_of=events)
-            texts.append(None if order is None else join_events([events[i] for i in order]).strip())
+            texts.append(None if order is None else ordered_text(events, order))
         return texts
 
     def _motion_negatives(self, clip: MotionClip, whole: bool) -> dict[str, np.ndarray]:

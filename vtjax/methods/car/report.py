@@ -13,7 +13,7 @@ from vtjax.methods.car import data
 from vtjax.methods.car.embed import Embedder, open_embedder, similarity
 from vtjax.methods.car.evaluate import test_set
 from vtjax.report import car as report
-from vtjax.text.shuffle import all_orders, join_events
+from vtjax.text.shuffle import all_orders, ordered_text
 
 _EXAMPLES = 4
 _GALLERY = 256  # test motions that the examples search
@@ -57,7 +57,7 @@ def worked_examples(embedder: Embedder, params: dict, tests: Any) -> list[report
         best = np.argsort(-scores, kind="stable")[:5]
         matches = [_match(tests.clips[i], float(scores[i]), right=bool(i == item.row)) for i in best]
         orders = [tuple(range(len(item.events))), *(all_orders(item.events)[:_SHOWN_ORDERS])]
-        texts = [join_events([item.events[i] for i in order]).strip() for order in orders]
+        texts = [ordered_text(item.events, order) for order in orders]
         own = similarity(embedder.texts(params, texts), motions[item.row : item.row + 1])[:, 0]
         query = report.Query(text, clip.key, clip.features, clip.bounds, item.events)
         examples.append(report.Example(query, matches, list(zip(orders, map(float, own), strict=True))))
