@@ -67,9 +67,9 @@ def test_command_writes_a_store(tmp_path):
     "arguments, status, words",
     [
         (["--input=absent.npz", "--output=o"], 2, "absent.npz: no such file or folder"),
-        (["--kind=vidoe"], 2, "--kind=vidoe: unknown kind: known: motion"),
+        (["--kind=vidoe"], 2, "--kind=vidoe: unknown kind: did you mean 'video'?"),
         (["--input=x", "--output=o", "oops"], 2, "unexpected argument 'oops'"),
-        (["--input=x"], 1, "--output"),
+        (["--input=x"], 2, "--output"),
         (["--input=x", "--output=o", "--segment_seconds=3,1"], 2, "two rising numbers"),
     ],
 )

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from vtjax import mains
 from vtjax.errors import VtjaxError, nearest
 
-KINDS = {"motion": "vtjax.data.motion.prepare"}
+KINDS = {"motion": "vtjax.data.motion.prepare", "video": "vtjax.data.video.prepare"}
 
 
 def _kind(argv: Sequence[str]) -> str:

@@ -81,9 +81,9 @@ def test_json_with_nested_segments(folder):
 
 
 def test_bad_rows_are_counted_by_line(folder):
-    rows = ["video,start,end,label,narration,split", "cook/a.mp4,1,,x,,", "cook/a.mp4,3,2,x,,", "cook/a.mp4,,,,talk,",
-            "cook/a.mp4,a,2,x,,", ",1,2,x,,", "cook/a.mp4,1", "cook/a.mp4,1,2,ok,,train", "cook/a.mp4,1,2,ok,,test"]  # fmt: skip
-    (folder / "list.csv").write_text("\n".join(rows))
+    rows = ["1,,x,,", "3,2,x,,", ",,,talk,", "a,2,x,,", None, "1", "1,2,ok,,train", "1,2,ok,,test"]
+    lines = [",1,2,x,," if row is None else f"cook/a.mp4,{row}" for row in rows]
+    (folder / "list.csv").write_text("\n".join(["video,start,end,label,narration,split", *lines]))
     problems = Problems()
     (record,), _ = read_items(folder / "list.csv", problems)
     assert len(record.segments) == 1 and record.split == "train"

@@ -128,7 +128,8 @@ def test_spans_are_excerpts_on_the_clock_of_the_whole(records, video):
         assert (excerpt.start, excerpt.end) == (0.5, 1.25)
         assert np.array_equal(excerpt.frames([0, 7])[1], frames[12])
         assert excerpt.index_at([0.0, 0.71, 9.0]).tolist() == [0, 2, 7]
-        assert [(i, f[0, 0, 0]) for i, f in excerpt.iterate([1, 3])] == [(1, frames[6][0, 0, 0]), (3, frames[8][0, 0, 0])]
+        read = dict(excerpt.iterate([1, 3]))
+        assert list(read) == [1, 3] and all(np.array_equal(read[i], frames[5 + i]) for i in read)
     late = dataclasses.replace(part, span=(50.0, 60.0))
     clip = read_clip(VideoSource([late, part])[0], Sampler("uniform", 2))
     assert clip.substitute

@@ -1,0 +1,254 @@
+"""`python -m vtjax.prepare --kind=video`: videos in any container to a folder of frames or of a tower's features.
+
+    python -m vtjax.prepare --kind=video --input=my_videos --output=prepared/mine
+    python -m vtjax.prepare --kind=video --input=list.csv --output=prepared/mine --fps=8 --size=224 --fit=crop
+    python -m vtjax.prepare --kind=video --input=list.csv --output=prepared/features --features=my_towers:clip_b16
+
+The list's columns are those of items.py: video, start, end, label, caption, narration, split. Killed at any moment,
+the same command goes on with the shards that are not finished; with --shard=0/4 to --shard=3/4, four hosts share the
+work on one folder, and the last one writes meta.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import re
+import time
+from collections.abc import Sequence
+
+from vtjax.data.video.items import UNITS, read_items
+from vtjax.data.video.plan import begin, finish, make_plan
+from vtjax.data.video.records import CODECS, DTYPES
+from vtjax.data.video.shards import FITS, Making
+from vtjax.data.video.workers import run_shards
+from vtjax.data.video_records import VideoRecord
+from vtjax.errors import Problems, VtjaxError
+
+_MAKING = {field.name: field.default for field in dataclasses.fields(Making)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What `prepare` does; each field, and each of Making, is the flag of the same name."""
+
+    output: str
+    input: str = ""
+    videos: str = ""
+    dataset: str = ""
+    split: str = ""
+    unit: str = "video"
+    label_from_folder: bool = False
+    classes: str = ""
+    making: Making = dataclasses.field(default_factory=Making)
+    videos_per_shard: int = 0
+    processes: int = -1
+    shard: str = "0/1"
+    timeout: float = 600.0
+    memory: float = 4.0
+    overwrite: bool = False
+    strict: bool = False
+
+
+def define_flags() -> None:
+    """Defines the flags of `--kind=video`."""
+    from absl import flags
+
+    flags.DEFINE_string("input", None, "Folder of videos, or a list .csv, .tsv, .json, .jsonl.", required=True)
+    flags.DEFINE_string("output", None, "Folder to write.", required=True)
+    flags.DEFINE_string("videos", "", "Folder that the list's files are relative to, where it is not the list's own.")
+    flags.DEFINE_string("dataset", "", "Read --input as this published data set (see vtjax/data/readers).")
+    flags.DEFINE_string("split", "", "Split of the data set.")
+    flags.DEFINE_enum("unit", "video", UNITS, "One item per video, or one per annotated segment, cut out.")
+    flags.DEFINE_bool("label_from_folder", False, "The folder a video lies in is its label.")
+    flags.DEFINE_string("classes", "", "Text file of class names, one a line, that fixes their order.")
+    flags.DEFINE_float("fps", _MAKING["fps"], "Frames per second that are kept; 0 keeps every frame.", 0)
+    flags.DEFINE_float("offset", _MAKING["offset"], "Place of a frame in its step of 1/fps: 0.5 its middle.", 0, 0.99)
+    flags.DEFINE_integer("size", _MAKING["size"], "Pixels, see --fit; 0 keeps the size.", 0)
+    flags.DEFINE_enum(
+        "fit", _MAKING["fit"], FITS, "short: the shorter side becomes --size, never enlarged; crop: and the centre is "
+        "cut out; squash: both sides become --size."
+    )  # fmt: skip
+    flags.DEFINE_enum("codec", _MAKING["codec"], CODECS, "How frames are kept; all but jpeg keep every bit.")
+    flags.DEFINE_integer("quality", _MAKING["quality"], "Of jpeg.", 1, 100)
+    flags.DEFINE_string(
+        "features", "", "module:function from uint8 [batch, H, W, 3] (RGB) to floats [batch, ...]: keep these instead."
+    )
+    flags.DEFINE_enum("feature_dtype", _MAKING["feature_dtype"], DTYPES, "Type of the features on disk.")
+    flags.DEFINE_integer("frames_per_feature", 1, "With more than 1 the tower sees [batch, frames, H, W, 3].", 1)
+    flags.DEFINE_integer("batch", _MAKING["batch"], "Items that the tower sees at once, always as many.", 1)
+    flags.DEFINE_integer("chunk_rows", _MAKING["chunk_rows"], "Frames or features that are stored together.", 1)
+    flags.DEFINE_float("min_decoded", _MAKING["min_decoded"], "Share of a damaged video that must be intact.", 0, 1)
+    flags.DEFINE_integer("max_pixels", _MAKING["max_pixels"], "Largest frame, in pixels.", 1)
+    flags.DEFINE_integer("videos_per_shard", 0, "Videos of a shard; 0 chooses.", 0)
+    flags.DEFINE_integer("processes", -1, "Processes; -1: one per core, 1 with --features; 0: unprotected.", -1)
+    flags.DEFINE_string("shard", "0/1", "i/n: this is host i of n; each takes every n-th shard.")
+    flags.DEFINE_float("timeout", 600.0, "Seconds without progress after which a video is given up.", 1)
+    flags.DEFINE_float("memory", 4.0, "GiB that a process may take (not with --features); 0: no limit.", 0)
+    flags.DEFINE_bool("overwrite", False, "Replace a prepared folder.")
+    flags.DEFINE_bool("strict", False, "Exit with status 2 where anything was left out or damaged.")
+
+
+def run(flags) -> int:
+    """Runs `prepare` on absl flags and prints its summary."""
+    making = Making(**{name: getattr(flags, name) for name in _MAKING})
+    names = [f.name for f in dataclasses.fields(Options) if f.name != "making"]
+    options = Options(making=making, **{name: getattr(flags, name) for name in names})
+    summary = prepare(options)
+    print(summary)
+    return 2 if options.strict and len(summary.problems) + len(summary.damaged) else 0
+
+
+@dataclasses.dataclass
+class Summary:
+    """What became of the videos; `str` is the report. meta: of the finished folder, None while shards are missing."""
+
+    output: str
+    listed: int
+    meta: dict | None = None
+    made: int = 0
+    left: int = 0
+    problems: Problems = dataclasses.field(default_factory=Problems)
+    damaged: Problems = dataclasses.field(default_factory=Problems)
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        lines = [f"{self.listed} videos listed, {self.made} shards made in {self.seconds:.1f} s"]
+        if len(self.problems):
+            lines.append(self.problems.report())
+        if len(self.damaged):
+            lines.append(self.damaged.report().replace("left out", "kept", 1))
+        if len(self.problems) + len(self.damaged):
+            lines.append(f"all of them: {self.output}/problems.jsonl")
+        if self.meta is None:
+            lines.append(f"{self.left} shards are still to be made, by other hosts or by the same command again")
+            return "\n".join(lines)
+        splits = ", ".join(f"{name} {count}" for name, count in self.meta["splits"].items()) or "none"
+        kind = "features" if self.meta["making"]["features"] else "frames"
+        lines.append(f"{self.meta['videos']} videos, {self.meta['rows']} {kind} in {self.output}")
+        lines.append(f"classes: {len(self.meta['classes'])}; splits: {splits}; "
+                     f"fingerprint {self.meta['fingerprint'][:16]}")  # fmt: skip
+        return "\n".join(lines)
+
+
+def prepare(options: Options, videos: Sequence[VideoRecord] | None = None, classes: Sequence[str] = ()) -> Summary:
+    """Prepares a folder. videos: records to prepare, instead of those of options.input, with their class names.
+
+    Raises:
+      VtjaxError: nothing to prepare, nothing usable, or a folder that was begun with something else.
+    """
+    started = time.monotonic()
+    host, hosts = _hosts(options.shard)
+    if options.overwrite and hosts > 1:
+        raise VtjaxError("--overwrite with several hosts would delete the others' work; remove the folder first")
+    problems = Problems()
+    if videos is None:
+        videos, classes = _listed(options, problems)
+    found = []
+    for video in videos:
+        if video.path is None:
+            problems.add(video.where, "its file was not found")
+        else:
+            found.append(video)
+    if not found:
+        raise VtjaxError(f"{options.input}: nothing to prepare\n{problems.report()}")
+    _unique(found)
+    folder = pathlib.Path(options.output)
+    plan = make_plan(folder, found, classes, options.making, options.videos_per_shard)
+    begin(plan, options.overwrite)
+    todo = [shard for shard in plan.unfinished() if shard % hosts == host]
+    _work(plan, todo, options)
+    listed = [{"where": p.where, "reason": p.reason, "detail": "", "kept": False} for p in problems.items]
+    meta = finish(plan, listed)
+    summary = Summary(options.output, len(found), meta, len(todo), len(plan.unfinished()), problems)
+    _collect(plan, summary)
+    summary.seconds = time.monotonic() - started
+    if meta is not None and not meta["videos"]:
+        raise VtjaxError(f"{options.input}: nothing usable\n{summary.problems.report()}")
+    return summary
+
+
+def _listed(options: Options, problems: Problems) -> tuple[Sequence[VideoRecord], Sequence[str]]:
+    if options.dataset:
+        from vtjax.data.readers import video_reader
+
+        read, coverage = video_reader(options.dataset).read(
+            options.input, split=options.split, videos=options.videos or None
+        )
+        problems.items += coverage.problems.items
+        return read, _names(read)
+    fixed = None
+    if options.classes:
+        try:
+            lines = pathlib.Path(options.classes).read_text(encoding="utf-8-sig").splitlines()
+        except OSError as error:
+            raise VtjaxError(f"--classes={options.classes}: {error.strerror}") from None
+        fixed = tuple(line.strip() for line in lines if line.strip())
+    return read_items(
+        options.input,
+        problems,
+        videos=options.videos or None,
+        unit=options.unit,
+        label_from_folder=options.label_from_folder,
+        classes=fixed,
+    )
+
+
+def _names(videos: Sequence[VideoRecord]) -> tuple[str, ...]:
+    """Class names by index, as far as the records tell them."""
+    names = {v.label: v.class_name for v in videos if v.label >= 0}
+    names |= {s.label: s.text for v in videos for s in v.segments if s.label >= 0}
+    return tuple(names.get(i, "") for i in range(max(names, default=-1) + 1))
+
+
+def _unique(videos: Sequence[VideoRecord]) -> None:
+    seen: dict[str, str] = {}
+    for video in videos:
+        if video.id in seen:
+            raise VtjaxError(f"{video.where} and {seen[video.id]}: two videos have the id {video.id!r}")
+        seen[video.id] = video.where
+
+
+def _hosts(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not int(match[1]) < int(match[2]):
+        raise VtjaxError(f"--shard={text}: i/n with i from 0 to n - 1 is expected, for example 0/4")
+    return int(match[1]), int(match[2])
+
+
+def _work(plan, todo: list[int], options: Options) -> None:
+    from tqdm import tqdm
+
+    processes = options.processes
+    if processes < 0:
+        # A tower may own the accelerator, which only one process can.
+        processes = 1 if options.making.features else (os.cpu_count() or 1)
+    total = sum(len(plan.of(shard)) for shard in todo)
+    with tqdm(total=total, desc="preparing", unit=" videos", mininterval=1.0, disable=None) as bar:
+
+        def progress(event: tuple) -> None:
+            if event[0] == "ready":
+                bar.update(1)
+            elif event[0] == "again":
+                bar.update(-event[1])
+
+        run_shards(
+            plan,
+            todo,
+            processes=min(processes, max(len(todo), 1)) if processes else 0,
+            timeout=options.timeout,
+            memory=0.0 if options.making.features else options.memory,
+            progress=progress,
+        )
+
+
+def _collect(plan, summary: Summary) -> None:
+    """The problems of every finished shard."""
+    from vtjax.data.video.store import read_json
+
+    for shard in range(plan.shards):
+        if plan.sidecar(shard).is_file():
+            for problem in read_json(plan.sidecar(shard), "")["problems"]:
+                target = summary.damaged if problem["kept"] else summary.problems
+                target.add(problem["where"], problem["reason"])

@@ -1,0 +1,273 @@
+"""One shard of a prepared folder: videos in, chunks and a list of what became of each video out."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vtjax.data.image import ImageTransform
+from vtjax.data.video import records
+from vtjax.data.video.container import MAX_PIXELS, VideoError
+from vtjax.data.video.decode import VideoReader
+from vtjax.data.video.excerpt import excerpt
+from vtjax.data.video.sampling import rate_grid
+from vtjax.data.video.store import pack_times, shard_name
+from vtjax.data.video_records import VideoRecord
+from vtjax.errors import VtjaxError
+from vtjax.files import write_atomically
+
+FITS = ("short", "crop", "squash")
+_IN_MEMORY = 32 << 20  # bytes of a video's chunks held before they go to a file
+Tower = Callable[[np.ndarray], Any]
+Send = Callable[[tuple], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Making:
+    """What decides the contents of a prepared folder; each field is the flag of the same name (see prepare.py)."""
+
+    fps: float = 4.0
+    offset: float = 0.5
+    size: int = 256
+    fit: str = "short"
+    codec: str = "jpeg"
+    quality: int = 95
+    features: str = ""
+    feature_dtype: str = "float16"
+    frames_per_feature: int = 1
+    batch: int = 64
+    chunk_rows: int = 16
+    min_decoded: float = 0.5
+    max_pixels: int = MAX_PIXELS
+
+    def fit_frame(self, frame: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, 3] to its stored size, bicubically by PIL. "short" never enlarges."""
+        if not self.size:
+            return frame
+        if self.fit != "short":
+            return ImageTransform(self.size, resize="shortest" if self.fit == "crop" else "squash").pixels(frame)
+        height, width = frame.shape[:2]
+        scale = self.size / min(height, width)
+        if scale >= 1:
+            return frame
+        # Rounded down as CLIP's own resizing, so that its later crop finds the same pixels.
+        size = (max(int(width * scale + 1e-9), self.size), max(int(height * scale + 1e-9), self.size))
+        return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
+
+
+def load_tower(name: str) -> Tower:
+    """The callable "module:function". Raises VtjaxError where there is none."""
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise VtjaxError(f"--features={name}: module:function is expected, for example my_towers:clip_b16")
+    try:
+        tower: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            tower = getattr(tower, part)
+    except (ImportError, AttributeError) as error:
+        raise VtjaxError(f"--features={name}: {error}") from error
+    if not callable(tower):
+        raise VtjaxError(f"--features={name}: is not a function")
+    return tower
+
+
+def write_shard(
+    folder: pathlib.Path,
+    shard: int,
+    shards: int,
+    videos: Sequence[VideoRecord],
+    making: Making,
+    excluded: Mapping[int, tuple[str, str]],
+    send: Send = lambda event: None,
+) -> None:
+    """Writes a shard's two files. excluded: position -> (reason, detail) of videos that ended an earlier attempt.
+
+    Sends ("video", position, id), ("beat",) while at it, and ("ready", position). A bad video is listed in the sidecar
+    and costs nothing else. Raises VtjaxError on an error of the tower.
+    """
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    name = shard_name(shard, shards)
+    for old in folder.glob(f".{name}.*"):
+        old.unlink(missing_ok=True)
+    tower = load_tower(making.features) if making.features else None
+    partial = folder / f".{name}.{os.getpid()}.partial"
+    writer = ArrayRecordWriter(str(partial), records.writer_options("array" if tower else making.codec))
+    entries: list[dict[str, Any]] = []
+    problems: list[dict[str, Any]] = []
+    digest, chunks = hashlib.sha256(), 0
+    try:
+        for position, record in enumerate(videos):
+            send(("video", position, record.id))
+            try:
+                if position in excluded:
+                    raise VideoError(record.path, *excluded[position])
+                with made_video(record, making, tower, lambda: send(("beat",))) as (entry, made):
+                    for chunk in made:
+                        writer.write(chunk)
+                        digest.update(chunk)
+                entries.append(entry | {"first": chunks})
+                chunks += entry["chunks"]
+                if entry["damage"]:
+                    problems.append(_problem(record.path, "kept, but damaged", entry["damage"], True))
+            except VideoError as error:
+                problems.append(_problem(error.where, error.reason, error.detail, False))
+            except MemoryError:
+                problems.append(_problem(record.path, "needs more memory than is allowed", "", False))
+            send(("ready", position))
+    except BaseException:
+        writer.close()
+        partial.unlink(missing_ok=True)
+        raise
+    writer.close()
+    os.replace(partial, folder / f"{name}.array_record")
+    sidecar = {"videos": entries, "chunks": chunks, "data_sha256": digest.hexdigest(), "problems": problems}
+    text = json.dumps(sidecar, sort_keys=True)
+    sidecar["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    write_atomically(folder / f"{name}.json", json.dumps(sidecar, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def _problem(where: object, reason: str, detail: str, kept: bool) -> dict[str, Any]:
+    return {"where": str(where), "reason": reason, "detail": detail, "kept": kept}
+
+
+@contextlib.contextmanager
+def made_video(
+    record: VideoRecord, making: Making, tower: Tower | None = None, beat: Callable[[], None] = lambda: None
+) -> Iterator[tuple[dict[str, Any], Iterator[bytes]]]:
+    """Decodes one video to (entry, chunks), the chunks in a temporary file where they are many.
+
+    The entry holds all but "first", the place of its first chunk. Raises VideoError where the video cannot be used,
+    VtjaxError on an error of the tower.
+    """
+    index = None
+    while True:
+        with VideoReader(record.path, index=index, max_pixels=making.max_pixels) as reader:
+            _enough(reader, making)
+            start = reader.index
+            with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as spool:
+                entry, sizes = _video(record, reader, making, tower, spool, beat)
+                _enough(reader, making)
+                if reader.index is not start and index is None:
+                    index = reader.index  # its frames are others than its packets promise: once more, by those
+                    continue
+                spool.seek(0)
+                digest = hashlib.sha256(json.dumps(entry, sort_keys=True).encode())
+                for size in sizes:
+                    digest.update(spool.read(size))
+                spool.seek(0)
+                entry |= {"chunks": len(sizes), "sha256": digest.hexdigest()}
+                yield entry, (spool.read(size) for size in sizes)
+                return
+
+
+def _enough(reader: VideoReader, making: Making) -> None:
+    if reader.intact < making.min_decoded:
+        cut = len(reader) < reader.index.expected
+        reason = "ends early, or much of it cannot be decoded" if cut else "most of it is spoilt"
+        raise VideoError(reader.path, reason, reader.damage)
+
+
+def _video(record, reader, making: Making, tower, spool, beat) -> tuple[dict[str, Any], list[int]]:
+    """Writes the chunks to the spool. Returns the entry, and the chunks' sizes in bytes."""
+    video = excerpt(reader, record.span)
+    if making.fps:
+        times, picks = rate_grid(video, making.fps, making.offset)
+    else:
+        times, picks = video.times, np.arange(len(video))
+    frames = (making.fit_frame(frame) for frame in _repeated(video, picks))
+    fps = making.fps or reader.fps
+    if tower is not None:
+        group = making.frames_per_feature
+        times = np.array([times[i : i + group].mean() for i in range(0, len(times), group)])
+        fps /= group
+        rows = _features(record, frames, making, tower, beat)
+        made = (records.array_chunk(np.stack(chunk)) for chunk in _grouped(rows, making.chunk_rows))
+    else:
+        made = _encoded(frames, making, beat)
+    sizes, shape = [], None
+    for chunk in made:
+        spool.write(chunk)
+        sizes.append(len(chunk))
+        shape = shape or records.chunk_shape(chunk)
+    # Where the folder lies must not change what is stored.
+    kept = dataclasses.replace(record, path=None, where=pathlib.PurePath(record.where).name)
+    kept = kept if kept.duration is not None else dataclasses.replace(kept, duration=reader.duration)
+    return {
+        "record": records.record_to_json(kept),
+        "times": pack_times(times),
+        "range": [video.start, video.end],
+        "fps": fps,
+        "shape": list(shape),
+        "dtype": making.feature_dtype if tower else "uint8",
+        "codec": "array" if tower else making.codec,
+        "chunk_rows": making.chunk_rows,
+        "source_duration": reader.duration,
+        "damage": reader.damage,
+    }, sizes
+
+
+def _repeated(video, picks: np.ndarray) -> Iterator[np.ndarray]:
+    """Frames of indices that rise or stay, each decoded once."""
+    unique, counts = np.unique(picks, return_counts=True)
+    for (_, frame), count in zip(video.iterate(unique), counts.tolist(), strict=True):
+        for _ in range(count):
+            yield frame
+
+
+def _grouped(items: Iterator, size: int) -> Iterator[list]:
+    group: list = []
+    for item in items:
+        group.append(item)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _encoded(frames: Iterator[np.ndarray], making: Making, beat) -> Iterator[bytes]:
+    for group in _grouped(frames, making.chunk_rows):
+        encoded = [records.encode_frame(frame, making.codec, making.quality) for frame in group]
+        beat()
+        yield records.frames_chunk(encoded, group[0].shape, making.codec)
+
+
+def _features(record, frames: Iterator[np.ndarray], making: Making, tower: Tower, beat) -> Iterator[np.ndarray]:
+    """Rows of the tower, which always sees `batch` items: the last batch is filled up with its last item."""
+    items: Iterator[np.ndarray] = frames
+    if making.frames_per_feature > 1:
+        items = (_filled(group, making.frames_per_feature) for group in _grouped(frames, making.frames_per_feature))
+    for group in _grouped(items, making.batch):
+        batch = np.stack(group + [group[-1]] * (making.batch - len(group)))
+        try:
+            found = np.asarray(tower(batch))
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise VtjaxError(f"--features={making.features}: failed on uint8 {list(batch.shape)}: {what}") from error
+        if found.ndim < 2 or len(found) != making.batch or found.dtype.kind != "f":
+            raise VtjaxError(
+                f"--features={making.features}: gave {found.dtype}{list(found.shape)} for uint8 {list(batch.shape)}; "
+                f"floats [{making.batch}, ...] are expected"
+            )
+        rows = found[: len(group)].astype(making.feature_dtype)
+        if not np.isfinite(rows).all():
+            raise VideoError(record.path, f"its features are not finite in {making.feature_dtype}")
+        beat()
+        yield from rows
+
+
+def _filled(group: list[np.ndarray], size: int) -> np.ndarray:
+    """[size, H, W, 3]; missing frames at the end of a video are zero (mptva.md 3.3)."""
+    return np.stack(group + [np.zeros_like(group[0])] * (size - len(group)))
