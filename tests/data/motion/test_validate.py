@@ -37,9 +37,9 @@ def with_value(value):
         (standing()[:0], {}, ["no frames"]),
         (standing(8), {"min_frames": 10}, ["too short", "10", "8 frames"]),
         (standing(30), {"max_frames": 20}, ["too long", "20", "30 frames"]),
-        (with_value(np.nan), {}, ["NaN", "1 of 30", "first is 7"]),
+        (with_value(np.nan), {}, ["NaN", "1 of 30", "first is 7, joint spine1"]),
         (with_value(np.inf), {}, ["infinite"]),
-        (standing()[:, 0], {}, ["[frames, joints, 3]", "(30, 3)"]),
+        (standing()[:, 0], {}, ["[frames, joints, 3]", "[30, 3]"]),
         (standing().astype(complex), {}, ["real numbers", "complex"]),
         (standing(), {"fps": 0.0}, ["frame rate", "0"]),
         (standing(), {"fps": float("nan")}, ["frame rate"]),
@@ -70,7 +70,7 @@ def test_good_joints_pass_and_reasons_group():
     [
         (np.zeros((5, 251), np.float32), "251 is KIT"),
         (np.zeros((5, 263), int), "floating point"),
-        (np.full((5, 263), np.nan, np.float32), "5 of 5"),
+        (np.full((5, 263), np.nan, np.float32), "5 of 5 frames, the first is 0, feature 0"),
         (np.zeros((0, 263), np.float32), "no frames"),
     ],
 )

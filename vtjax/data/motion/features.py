@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter1d
 from vtjax.data.motion import quaternion
 from vtjax.data.motion import skeleton
 from vtjax.data.motion.clip import FEATURES
+from vtjax.data.motion.validate import as_features, as_joints
 from vtjax.errors import VtjaxError
 
 FEATURE_BLOCKS = types.MappingProxyType(
@@ -30,46 +31,6 @@ FEATURE_BLOCKS = types.MappingProxyType(
 
 _FORWARD = np.array([0, 0, 1], np.float32)
 _FACING_SIGMA = 20.0  # frames
-
-
-def check_joints(joints: np.ndarray, *, where: str = "joints", min_frames: int = 2) -> np.ndarray:
-    """`joints` as a floating array [T, 22, 3], or VtjaxError naming `where`, what is wrong and what would be right."""
-    joints = np.asarray(joints)
-    if joints.ndim != 3 or joints.shape[1:] != (skeleton.JOINTS, 3):
-        raise VtjaxError(
-            f"{where} has shape {list(joints.shape)}: expected [frames, 22, 3], the positions in metres of the SMPL "
-            "joints pelvis .. right_wrist in the order of vtjax.data.motion.skeleton.JOINT_NAMES, Y up, 20 fps"
-        )
-    if joints.dtype.kind not in "fiu":
-        raise VtjaxError(f"{where} has dtype {joints.dtype}: expected real numbers (float32)")
-    if len(joints) < min_frames:
-        raise VtjaxError(f"{where} has {len(joints)} frame(s): at least {min_frames} are needed")
-    joints = joints if joints.dtype.kind == "f" else joints.astype(np.float32)
-    finite = np.isfinite(joints).all(axis=-1)
-    if not finite.all():
-        frame, joint = np.argwhere(~finite)[0]
-        raise VtjaxError(
-            f"{where} has NaN or infinite positions in {np.sum(~finite.all(axis=1))} of {len(joints)} frames, first at "
-            f"frame {frame}, joint {skeleton.JOINT_NAMES[joint]}: cut those frames out or fill them before"
-        )
-    return joints
-
-
-def check_features(features: np.ndarray, *, where: str = "features") -> np.ndarray:
-    """`features` as a floating array [T, 263] with T >= 1 and no NaN or infinity, or VtjaxError."""
-    features = np.asarray(features)
-    if features.ndim != 2 or features.shape[1] != FEATURES or features.dtype.kind != "f":
-        raise VtjaxError(
-            f"{where} has shape {list(features.shape)} and dtype {features.dtype}: "
-            f"expected float32 [frames, {FEATURES}]"
-        )
-    if not len(features):
-        raise VtjaxError(f"{where} has no frames: at least 1 is needed")
-    finite = np.isfinite(features)
-    if not finite.all():
-        frame, column = np.argwhere(~finite)[0]
-        raise VtjaxError(f"{where} has NaN or infinite values, first at frame {frame}, feature {column}")
-    return features
 
 
 def facing(joints: np.ndarray, *, compat: bool = False, smooth: bool = False) -> np.ndarray:
@@ -121,7 +82,7 @@ def preprocess_joints(joints: np.ndarray, uniform_skeleton: bool = True) -> np.n
     joints: float [T, 22, 3], metres, Y up, T >= 1. uniform_skeleton: also give them the bone lengths of HumanML3D's
     target skeleton. Returns float32 [T, 22, 3]. HumanML3D's `new_joints` are already so; they come back unchanged.
     """
-    joints = check_joints(joints, min_frames=1)
+    joints = as_joints(joints, min_frames=1)
     # The move to the origin commutes with every step; done first and in double, it keeps float32 exact far away.
     joints = (joints - joints[0, 0].astype(np.float64)).astype(np.float32)
     if uniform_skeleton:
@@ -163,7 +124,7 @@ def joints_to_features(
     Raises VtjaxError for a wrong shape, NaN or infinity, fewer than two frames, or an undefined facing direction.
     Source: car.md section 7, steps 1 to 7.
     """
-    joints = preprocess_joints(check_joints(joints), uniform_skeleton)
+    joints = preprocess_joints(as_joints(joints), uniform_skeleton)
     heading = quaternion.between(facing(joints, compat=compat_facing, smooth=True), _FORWARD)
     heading[0] = (1, 0, 0, 0)
     now, after = heading[:-1], heading[1:]
@@ -194,7 +155,7 @@ def features_to_joints(features: np.ndarray, *, last_frame: bool = False) -> np.
     not used. last_frame: append the frame after the last row, which its velocities determine, so that
     `features_to_joints(joints_to_features(j), last_frame=True)` has as many frames as j: [T + 1, 22, 3].
     """
-    rows = check_features(features).astype(np.float64)
+    rows = as_features(features).astype(np.float64)
     half_angle = np.concatenate([[0.0], np.cumsum(rows[:-1, 0])])
     to_world = quaternion.about_y(-half_angle)
     steps = np.zeros((len(rows), 3))

@@ -8,8 +8,7 @@ import numpy as np
 
 from vtjax.data.motion import skeleton
 from vtjax.data.motion.features import FEATURE_BLOCKS
-from vtjax.data.motion.features import check_features
-from vtjax.data.motion.features import check_joints
+from vtjax.data.motion.validate import as_features, as_joints
 
 _MIRROR = list(skeleton.MIRROR)
 _MIRROR_CHILDREN = [joint - 1 for joint in skeleton.MIRROR[1:]]  # joints 1..21, counted from 0
@@ -20,7 +19,7 @@ _FLIP_COLUMNS = np.array([1, -1, -1, -1, 1, 1], np.float32)
 
 def mirror_joints(joints: np.ndarray) -> np.ndarray:
     """Joints [T, 22, 3] reflected in the plane x = 0 with left and right joints exchanged; float32, an involution."""
-    joints = check_joints(joints, min_frames=1)
+    joints = as_joints(joints, min_frames=1)
     return joints[:, _MIRROR].astype(np.float32) * _FLIP_X
 
 
@@ -32,7 +31,7 @@ def mirror_features(features: np.ndarray) -> np.ndarray:
     as HumanML3D's M-files are, have other bone lengths than the mirror image of retargeted joints (on 61 CMU clips
     joint positions differ by 5 mm on average). Where that matters, mirror the joints before `joints_to_features`.
     """
-    rows = check_features(features).astype(np.float32)
+    rows = as_features(features).astype(np.float32)
     blocks = {name: rows[:, where] for name, where in FEATURE_BLOCKS.items()}
     count = len(rows)
 

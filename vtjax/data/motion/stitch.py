@@ -12,13 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vtjax.data.motion import quaternion
-from vtjax.data.motion import skeleton
-from vtjax.data.motion.features import check_features
-from vtjax.data.motion.features import check_joints
-from vtjax.data.motion.features import facing
-from vtjax.data.motion.features import features_to_joints
-from vtjax.data.motion.features import joints_to_features
+from vtjax.data.motion import quaternion, skeleton
+from vtjax.data.motion.features import facing, features_to_joints, joints_to_features
+from vtjax.data.motion.validate import as_features, as_joints
 from vtjax.errors import VtjaxError
 
 _MAX_TURN = 0.5  # radians per frame; faster is a jump of a facing direction that is nearly undefined, not a turn
@@ -129,7 +125,7 @@ def stitch(segments: Sequence[np.ndarray], *, blend: int = 8) -> tuple[np.ndarra
     segment is shorter); 0 only moves the segments.
     Returns joints float32 [sum T_i, 22, 3] and the frame range [start, end) of each segment. Segments with different
     skeletons change bone lengths at the seam: pass them through `preprocess_joints` first.
-    Raises VtjaxError for no segments, a negative blend, or segments that `check_joints` refuses.
+    Raises VtjaxError for no segments, a negative blend, or segments that `as_joints` refuses.
     """
     if not len(segments):
         raise VtjaxError("stitch got no segments: at least one is needed")
@@ -137,7 +133,7 @@ def stitch(segments: Sequence[np.ndarray], *, blend: int = 8) -> tuple[np.ndarra
         raise VtjaxError(f"blend is {blend}: expected a number of frames, 0 or more")
     placed: list[np.ndarray] = []
     for index, segment in enumerate(segments):
-        segment = check_joints(segment, where=f"segment {index}", min_frames=1).astype(np.float64)
+        segment = as_joints(segment, where=f"segment {index}", min_frames=1).astype(np.float64)
         if placed:
             segment = _continue_from(placed[-1], segment)
             _blend(placed[-1], segment, blend)
@@ -177,7 +173,7 @@ def swap_segments(
     path that a stitched positive takes. A clip that was itself stitched keeps, at both its new ends, the half blend of
     its old seam: where the raw segments are at hand, stitch those in the other order instead.
     """
-    features = check_features(features)
+    features = as_features(features)
     ranges = _check_swap(len(features), bounds, order)
     joints = features_to_joints(features, last_frame=True)
     swapped, _ = stitch([joints[slice(*ranges[index])] for index in order], blend=blend)

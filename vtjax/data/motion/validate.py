@@ -10,17 +10,18 @@ import os
 import pathlib
 import zipfile
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
+from vtjax.data.motion import skeleton
 from vtjax.data.motion.clip import FEATURES, FPS, Caption
 from vtjax.errors import Problems, VtjaxError
 
-JOINTS = 22
 # Hip to knee to ankle. Adults measure 0.7 to 0.9 m; the margin takes children and odd skeletons, and the ranges of
 # the units below do not meet.
 LEG_METRES = (0.55, 1.15)
-REFERENCE_LEG_METRES = 0.390188 + 0.425643  # car.md 7, target bones 5 and 8
+REFERENCE_LEG_METRES = float(skeleton.TARGET_BONE_LENGTHS[[skeleton.RIGHT_KNEE, skeleton.RIGHT_ANKLE]].sum())
 UNITS = {
     "metres": 1.0,
     "centimetres": 0.01,
@@ -42,7 +43,7 @@ def joints_defect(
     joints: np.ndarray,
     fps: float = FPS,
     *,
-    joint_count: int | None = JOINTS,
+    joint_count: int | None = skeleton.JOINTS,
     min_frames: int = 2,
     max_frames: int | None = None,
 ) -> Defect | None:
@@ -54,20 +55,20 @@ def joints_defect(
     if joints.dtype.kind not in "fiu":
         return Defect("joints must be real numbers", f"dtype {joints.dtype}")
     if joints.ndim != 3 or joints.shape[-1] != 3:
-        return Defect("joints must have the shape [frames, joints, 3]", f"shape {joints.shape}")
+        return Defect("joints must have the shape [frames, joints, 3]", f"shape {list(joints.shape)}")
     if joint_count is not None and joints.shape[1] != joint_count:
         return Defect(
             f"wrong joint count: {joint_count} joints are expected; name a joint map for another skeleton",
-            f"{joints.shape[1]} joints",
+            f"shape {list(joints.shape)}: {joints.shape[1]} joints",
         )
     if (defect := _frames_defect(len(joints), min_frames, max_frames)) is not None:
         return defect
     if not np.isfinite(fps) or not 1 <= fps <= 1000:
         return Defect("the frame rate must lie between 1 and 1000 frames per second", f"{fps:g}")
-    bad = ~np.isfinite(joints.astype(np.float64)).all(axis=(1, 2))
-    if bad.any():
-        return Defect("NaN or infinite values", f"{bad.sum()} of {len(bad)} frames, the first is {bad.argmax()}")
-    if joint_count == JOINTS and leg_length(joints) < 1e-6:
+    names = skeleton.JOINT_NAMES if joint_count == skeleton.JOINTS else range(joints.shape[1])
+    if (defect := _finite_defect(np.isfinite(joints).all(axis=-1), "joint", names)) is not None:
+        return defect
+    if joint_count == skeleton.JOINTS and leg_length(joints) < 1e-6:
         return Defect("bones of no length: hip, knee and ankle are one point", "leg length 0")
     return None
 
@@ -81,13 +82,20 @@ def features_defect(
         return Defect("features must be floating point", f"dtype {features.dtype}")
     if features.ndim != 2 or features.shape[1] != width:
         hint = " (251 is KIT's 21-joint layout, which is not read)" if features.shape[-1:] == (251,) else ""
-        return Defect(f"features must have the shape [frames, {width}]", f"shape {features.shape}{hint}")
+        return Defect(f"features must have the shape [frames, {width}]", f"shape {list(features.shape)}{hint}")
     if (defect := _frames_defect(len(features), min_frames, max_frames)) is not None:
         return defect
-    bad = ~np.isfinite(features).all(axis=1)
-    if bad.any():
-        return Defect("NaN or infinite values", f"{bad.sum()} of {len(bad)} frames, the first is {bad.argmax()}")
-    return None
+    return _finite_defect(np.isfinite(features), "feature", range(width))
+
+
+def _finite_defect(finite: np.ndarray, column: str, names: Sequence) -> Defect | None:
+    """Of finite [frames, columns]: how many frames are not, and where the first one is."""
+    if finite.all():
+        return None
+    frame, place = np.argwhere(~finite)[0]
+    count = int((~finite.all(axis=1)).sum())
+    first = f"the first is {frame}, {column} {names[place]}"
+    return Defect("NaN or infinite values", f"{count} of {len(finite)} frames, {first}")
 
 
 def _frames_defect(frames: int, min_frames: int, max_frames: int | None) -> Defect | None:
@@ -120,6 +128,19 @@ def check_joints(joints: np.ndarray, where: str, *, problems: Problems | None = 
 def check_features(features: np.ndarray, where: str, *, problems: Problems | None = None, **limits) -> bool:
     """`features_defect` (same keywords), counted or raised."""
     return admit(features_defect(features, **limits), where, problems)
+
+
+def as_joints(joints: np.ndarray, where: str = "joints", *, min_frames: int = 2) -> np.ndarray:
+    """`joints` as a floating array [T, 22, 3] without a defect, else VtjaxError naming `where`."""
+    check_joints(joints, where, min_frames=min_frames)
+    joints = np.asarray(joints)
+    return joints if joints.dtype.kind == "f" else joints.astype(np.float32)
+
+
+def as_features(features: np.ndarray, where: str = "features") -> np.ndarray:
+    """`features` as a floating array [T, 263], T >= 1, without a defect, else VtjaxError naming `where`."""
+    check_features(features, where)
+    return np.asarray(features)
 
 
 def leg_length(joints: np.ndarray) -> float:
