@@ -137,7 +137,8 @@ def test_memory_of_the_ring_is_linear_in_the_batch():
     def temporaries(count, impl):
         loss = lambda x, y: clip_info_nce(x, y, 10.0, mesh=mesh, impl=impl, tile=32)[0]  # noqa: E731
         array = jax.ShapeDtypeStruct((count, D), jnp.float32, sharding=batch_sharding(mesh))
-        return jax.jit(jax.grad(loss, argnums=(0, 1))).lower(array, array).compile().memory_analysis().temp_size_in_bytes
+        compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(array, array).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
 
     small, large = (temporaries(count, "ring") for count in (2048, 4096))
     assert large < 2.5 * small  # four times for the whole matrix
