@@ -78,7 +78,8 @@ def define_config() -> None:
     """Defines --config=FILE[:variant] and its --config.x.y=value overrides."""
     from ml_collections import config_flags
 
-    config_flags.DEFINE_config_file("config", None, "A file under configs/, with :variant; --config.x.y=value overrides.")
+    about = "A file under configs/, with :variant; --config.x.y=value overrides, once for each string of a list of strings."
+    config_flags.DEFINE_config_file("config", None, about)
 
 
 def experiment() -> tuple[Any, str]:
@@ -124,6 +125,8 @@ def quiet_libraries() -> None:
 
     class Ours(python_logging.Filter):
         def filter(self, record: python_logging.LogRecord) -> bool:
+            if record.exc_info and "orbax" in record.pathname:
+                return False  # what fails in its threads reaches us as an exception
             return record.levelno >= python_logging.WARNING or not noisy.search(record.pathname)
 
     logging.get_absl_handler().addFilter(Ours())

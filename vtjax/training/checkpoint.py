@@ -62,6 +62,7 @@ class Checkpoints:
         handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
         self._damaged: set[int] = set()  # steps that `restore` could not read
+        self._writing = -1  # step of the last save that was begun
         self._frozen = self.directory.parent / f"{self.directory.name}_frozen"
 
     def steps(self) -> list[int]:
@@ -81,6 +82,7 @@ class Checkpoints:
         steps = set(self._manager.all_steps())
         if step in steps - self._damaged:
             return
+        self.wait()
         packed = _pack(state)
         if next(iter(state["step"].devices())).platform == "cpu":
             packed = _copy(packed)  # on CPU the writer would read buffers that the next step reuses
@@ -91,6 +93,7 @@ class Checkpoints:
             items = ocp.args.Composite(
                 state=ocp.args.StandardSave(packed), meta=ocp.args.JsonSave({**meta, "format": FORMAT})
             )
+            self._writing = step
             self._manager.save(step, args=items)
         except Exception as error:
             raise self._failure(step, error) from error
@@ -122,7 +125,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
         except Exception as error:
-            raise self._failure(-1, error) from error
+            raise self._failure(self._writing, error) from error
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON saved with a checkpoint."""
@@ -197,7 +200,9 @@ class Checkpoints:
 def _cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}"
+    lines = str(error).splitlines() or [""]
+    text = lines[0] if len(lines[0]) < 300 else f"{lines[0][:80]} ... {lines[0][-200:]}"  # the reason comes last
+    return f"{type(error).__name__}: {text}"
 
 
 def load_params(directory: pathlib.Path | str, step: int | None = None) -> dict:
