@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 
 from vtjax.errors import VtjaxError
-from vtjax.text.shuffle import all_orders, inversions, join_events, ordered_text, shuffled_order
+from vtjax.text.shuffle import all_orders, inversions, is_degenerate, join_events, ordered_text, shuffled_order
 
 
 def test_joined_events_end_with_a_space_each():
@@ -37,6 +37,14 @@ def test_all_orders_counts_the_distinct_wrong_texts(events, count):
     assert len(orders) == len(texts) == count
     assert " ".join(events) not in texts
     assert orders == sorted(orders)
+
+
+def test_events_that_differ_in_case_or_stop_only_are_degenerate():
+    for events in (["He hops.", "he  hops"], ["a", "a", "A."]):
+        assert is_degenerate(events) and all_orders(events) == []
+        assert shuffled_order(len(events), np.random.default_rng(0), distinct_of=events) is None
+    for events in ([], ["a"], ["a", "b"], ["He hops.", "He hops twice."]):
+        assert not is_degenerate(events)
 
 
 def test_events_that_join_to_the_same_text_have_no_wrong_order():

@@ -16,7 +16,7 @@ import numpy as np
 
 from vtjax.errors import Problems, VtjaxError
 from vtjax.files import write_atomically
-from vtjax.text.shuffle import all_orders, inversions, ordered_text
+from vtjax.text.shuffle import all_orders, inversions, is_degenerate, ordered_text
 
 SEED = 1234
 _FORMAT = "vtjax/car-orders/1"
@@ -53,7 +53,7 @@ def order_items(
     for row, (key, parts, caption) in enumerate(zip(keys, events, captions)):
         if len(parts) < 2:
             continue
-        if len({part.strip() for part in parts}) == 1:
+        if is_degenerate(parts):
             if problems is not None:
                 problems.add(key, "all events are the same text, so no order is wrong")
             continue

@@ -13,6 +13,7 @@ import re
 
 from vtjax.errors import Problems, VtjaxError
 from vtjax.text import inflect
+from vtjax.text.shuffle import is_degenerate
 
 _PERSON = (
     r"(?:persons?|man|woman|human|humans|human being|figure|figurine|guy|someone|somebody|some one|character|"
@@ -263,6 +264,6 @@ def checked_events(text: str, events: object, problems: Problems, where: object)
         problems.add(where, f"{reason}: the whole caption is kept as one event")
         return [text]
     events = [" ".join(event.split()) for event in events]
-    if len(events) > 1 and len({event.lower() for event in events}) == 1:
+    if is_degenerate(events):
         problems.add(where, "all events are identical: they have no wrong order")
     return events

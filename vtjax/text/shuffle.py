@@ -24,6 +24,11 @@ def ordered_text(events: Sequence[str], order: Sequence[int] | None = None) -> s
     return join_events([events[i].strip() for i in (range(len(events)) if order is None else order)]).rstrip()
 
 
+def is_degenerate(events: Sequence[str]) -> bool:
+    """True where there are several events and all say the same, so that no order of them is wrong (car.md 3.3)."""
+    return len(events) > 1 and len({" ".join(event.lower().split()).rstrip(".") for event in events}) == 1
+
+
 def inversions(order: Sequence[int]) -> int:
     """Pairs that stand in the wrong order."""
     return sum(a > b for a, b in itertools.combinations(order, 2))
@@ -41,6 +46,8 @@ def all_orders(events: Sequence[str], nearest_first: bool = False) -> list[tuple
             f"{len(events)} events have {math.factorial(len(events)) - 1} orders: at most {_MAX_EVENTS} events can be "
             "listed; use shuffled_order to draw one"
         )
+    if is_degenerate(events):
+        return []
     seen = {ordered_text(events)}
     orders = []
     permutations = itertools.permutations(range(len(events)))
@@ -64,7 +71,7 @@ def shuffled_order(
     events = [f"{i}." for i in range(n)] if distinct_of is None else list(distinct_of)
     if len(events) != n:
         raise VtjaxError(f"distinct_of has {len(events)} events: expected n = {n}")
-    if n < 2 or len(set(events)) == 1:
+    if n < 2 or is_degenerate(events):
         return None
     original = ordered_text(events)
 

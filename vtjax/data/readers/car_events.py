@@ -11,11 +11,7 @@ import pathlib
 from collections.abc import Sequence
 
 from vtjax.errors import Problems, VtjaxError
-
-
-def is_degenerate(events: Sequence[str]) -> bool:
-    """True where there are several events and all say the same, so that no order of them is wrong (car.md 3.3)."""
-    return len(events) > 1 and len({" ".join(e.lower().split()).rstrip(".") for e in events}) == 1
+from vtjax.text.shuffle import is_degenerate
 
 
 def validate_events(events: object, where: str) -> tuple[str, ...]:
