@@ -18,6 +18,7 @@ from flax import linen as nn
 from vtjax.errors import VtjaxError
 from vtjax.nn import transformer
 from vtjax.nn.attention import MultiHeadAttention, key_mask
+from vtjax.nn.dropout import Dropout
 from vtjax.nn.transformer import FeedForward, LayerConfig, LayerNorm
 
 # Partition table (parallel/partition.py) of a BertEncoder's parameters.
@@ -123,7 +124,7 @@ class BertEmbeddings(nn.Module):
         elif token_types is not None:
             raise VtjaxError(f"token types given to a {c.kind} model, which has none")
         x = LayerNorm(c.norm_eps, name="norm")(x).astype(self.dtype)
-        return nn.Dropout(c.dropout)(x, deterministic=not train)
+        return Dropout(c.dropout)(x, deterministic=not train)
 
 
 class BertLayer(nn.Module):
@@ -139,7 +140,7 @@ class BertLayer(nn.Module):
     def __call__(self, x: jax.Array, mask: jax.Array, bias: jax.Array | None, train: bool) -> jax.Array:
         """x: [B, L, width]; mask: bool [B, L] over keys; bias: float32 [1, heads, L, L] added to the logits."""
         c = self.config
-        drop = nn.Dropout(c.dropout, deterministic=not train)
+        drop = Dropout(c.dropout, deterministic=not train)
         attend = MultiHeadAttention(c.heads, dropout=c.attention_dropout, dtype=self.dtype, name="attention")
         ffn = FeedForward(LayerConfig(c.heads, c.ffn_width, activation=c.activation, dtype=self.dtype), name="ffn")
         x = LayerNorm(c.norm_eps, name="norm1")(x + drop(attend(x, None, key_mask(mask), bias, train=train)))

@@ -1,0 +1,40 @@
+"""Dropout of the BERT encoder; its values against published code are in tests/parity."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vtjax.nn.bert import BertConfig, BertEmbeddings, BertEncoder
+
+SIZES = {"vocab_size": 50, "width": 32, "layers": 2, "heads": 2, "ffn_width": 64, "positions": 40}
+
+
+def encoded(config, seed, train):
+    ids = jnp.arange(24).reshape(2, 12)
+    mask = jnp.ones((2, 12), bool)
+    model = BertEncoder(config)
+    variables = model.init(jax.random.key(0), ids, mask)
+    return np.asarray(model.apply(variables, ids, mask, train=train, rngs={"dropout": jax.random.key(seed)}))
+
+
+def test_dropout_acts_in_training_only_and_is_a_function_of_the_key():
+    config = BertConfig(**SIZES)
+    plain = encoded(config, 0, False)
+    np.testing.assert_array_equal(plain, encoded(config, 1, False))
+    first = encoded(config, 1, True)
+    np.testing.assert_array_equal(first, encoded(config, 1, True))
+    assert np.abs(first - encoded(config, 2, True)).max() > 0.1 < np.abs(first - plain).max()
+    none = BertConfig(**SIZES, dropout=0.0, attention_dropout=0.0)
+    np.testing.assert_array_equal(encoded(none, 1, True), plain)
+
+
+def test_embeddings_are_dropped_at_the_configured_rate_and_rescaled():
+    config = BertConfig(**SIZES, dropout=0.25)
+    ids = jnp.tile(jnp.arange(40)[None], (20, 1))
+    module = BertEmbeddings(config)
+    variables = module.init(jax.random.key(0), ids, None, False)
+    plain = np.asarray(module.apply(variables, ids, None, False))
+    dropped = np.asarray(module.apply(variables, ids, None, True, rngs={"dropout": jax.random.key(3)}))
+    share = (dropped == 0).mean()
+    assert abs(share - 0.25) < 5 * np.sqrt(0.25 * 0.75 / dropped.size)
+    np.testing.assert_allclose(dropped[dropped != 0], (plain / 0.75)[dropped != 0], rtol=1e-6)
