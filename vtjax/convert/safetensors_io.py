@@ -16,6 +16,7 @@ from vtjax.errors import VtjaxError, nearest
 from vtjax.files import write_atomically
 
 INDEX_SUFFIX = ".safetensors.index.json"
+MAPPED_BYTES = 16 << 20  # read through one mapping before it is given up; its pages count as this process's memory
 
 
 class SafetensorsReader(Mapping[str, np.ndarray]):
@@ -32,6 +33,7 @@ class SafetensorsReader(Mapping[str, np.ndarray]):
         self.path = _find(pathlib.Path(path))
         self._handles: dict[pathlib.Path, safe_open] = {}
         self._where: dict[str, pathlib.Path] = {}
+        self._mapped = 0
         if self.path.name.endswith(".json"):
             self._open_index()
         else:
@@ -66,7 +68,8 @@ class SafetensorsReader(Mapping[str, np.ndarray]):
     def _handle(self, name: str) -> safe_open:
         if name not in self._where:
             raise KeyError(f"{self.path}: no tensor {name!r}; {nearest(name, self._where)}")
-        return self._handles[self._where[name]]
+        path = self._where[name]
+        return self._handles.get(path) or self._open(path)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._where)
@@ -95,9 +98,14 @@ class SafetensorsReader(Mapping[str, np.ndarray]):
           KeyError: no such tensor.
           VtjaxError: a type that numpy cannot hold, or a damaged file.
         """
+        if self._mapped > MAPPED_BYTES:
+            self._handles.clear()
+            self._mapped = 0
         handle = self._handle(name)
         try:
-            return handle.get_tensor(name) if index is None else handle.get_slice(name)[index]
+            value = handle.get_tensor(name) if index is None else handle.get_slice(name)[index]
+            self._mapped += value.nbytes
+            return value
         except AttributeError as error:
             raise VtjaxError(f"{self._where[name]}: {name!r} has type {self.dtype_name(name)}, not readable") from error
         except (SafetensorError, OSError, ValueError) as error:
