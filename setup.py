@@ -53,6 +53,7 @@ setup(
             "vtjax-evaluate=vtjax.evaluate:main",
             "vtjax-predict=vtjax.predict:main",
             "vtjax-prepare=vtjax.prepare:main",
+            "vtjax-convert=vtjax.convert.__main__:main",
         ]
     },
 )

@@ -258,7 +258,7 @@ class _Shape:
 
 
 def _shape(tensors: Mapping[str, np.ndarray], name: str) -> tuple[int, ...]:
-    return tensors.shape(name) if isinstance(tensors, SafetensorsReader) else tuple(tensors[name].shape)
+    return tensors.shape(name) if hasattr(tensors, "shape") else tuple(tensors[name].shape)
 
 
 def _without_prefix(tensors: Mapping[str, np.ndarray]) -> dict[str, str]:

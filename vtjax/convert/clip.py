@@ -257,11 +257,11 @@ def load_clip(
       VtjaxError: nothing readable there, no way to know the configuration, or tensors that do not fit it exactly.
     """
     path = pathlib.Path(source).expanduser()
-    path = path if path.is_file() else _weights(local_folder(source))
+    path = path if path.is_file() else weights_file(local_folder(source))
     tensors = open_weights(path)
     layout, names = published_names(tensors, str(path))
     if config is None:
-        config = _config(path.parent, str(path), layout, tensors, names, activation)
+        config = stated_config(path.parent, str(path), layout, tensors, names, activation)
     elif activation is not None:
         config = with_activation(config, activation)
     return config, from_published(config, tensors, str(path), dtype)[0]
@@ -303,11 +303,16 @@ def open_weights(path: str | os.PathLike[str]) -> Mapping[str, np.ndarray]:
 
 
 def shape_of(tensors: Mapping[str, np.ndarray], name: str) -> tuple[int, ...]:
-    """A tensor's shape; of a safetensors file from its header alone."""
-    return tensors.shape(name) if isinstance(tensors, SafetensorsReader) else tuple(tensors[name].shape)
+    """A tensor's shape, without reading it where `tensors` can tell (a safetensors file's header does)."""
+    return tensors.shape(name) if hasattr(tensors, "shape") else tuple(tensors[name].shape)
 
 
-def _weights(folder: pathlib.Path) -> pathlib.Path:
+def weights_file(folder: pathlib.Path) -> pathlib.Path:
+    """The one file of weights in a folder, or its index of shards.
+
+    Raises:
+      VtjaxError: none or several.
+    """
     if any(folder.glob("*.safetensors")):
         return SafetensorsReader(folder).path
     found = [folder / name for name in _WEIGHT_FILES if (folder / name).is_file()] or sorted(folder.glob("*.pt"))
@@ -317,7 +322,7 @@ def _weights(folder: pathlib.Path) -> pathlib.Path:
     return found[0]
 
 
-def _config(
+def stated_config(
     folder: pathlib.Path,
     where: str,
     layout: str,
@@ -325,7 +330,11 @@ def _config(
     names: Mapping[str, str],
     activation: str | None,
 ) -> ClipConfig:
-    """What the settings beside the weights say, or what the weights' own shapes say."""
+    """What the settings beside the weights say, or what the weights' own shapes say.
+
+    Raises:
+      VtjaxError: neither says it, or not a CLIP of this architecture.
+    """
     for name, reader, of_layout in (
         ("config.json", config_from_hf, "hf"),
         ("open_clip_config.json", config_from_open_clip, "openai"),

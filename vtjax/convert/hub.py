@@ -15,7 +15,8 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 def local_folder(folder_or_hub_id: str | os.PathLike[str], revision: str | None = None) -> pathlib.Path:
     """The folder itself, or a snapshot of a Hugging Face hub repository with its settings, tokenizer and weights.
 
-    Weights are safetensors; `.bin` only where the repository has no safetensors, open_clip's where it has no others.
+    Weights are safetensors; `.bin` only where the repository has no safetensors, open_clip's and adapters where it has
+    no others.
     An environment with HF_HUB_OFFLINE=1 is served from the local cache alone.
 
     Raises:
@@ -29,7 +30,7 @@ def local_folder(folder_or_hub_id: str | os.PathLike[str], revision: str | None 
         raise VtjaxError(f"{folder}: is a file; expected the folder that holds config.json and the weights")
     if not _HUB_ID.fullmatch(name) or name.startswith("."):
         raise VtjaxError(f"{name}: no such folder, and not a hub id of the form owner/name")
-    for weights in ("model*.safetensors", "pytorch_model*.bin", "open_clip_model*.safetensors"):
+    for weights in ("model*.safetensors", "pytorch_model*.bin", "open_clip_model*.safetensors", "adapter_model*"):
         snapshot = _download(name, revision, (*_SETTINGS, weights))
         if any(snapshot.glob(weights)):
             break
