@@ -17,7 +17,9 @@ import resource, sys
 from vtjax.data.video.prepare import Options, prepare
 if __name__ == "__main__":
     print(prepare(Options(sys.argv[2], sys.argv[1], processes=2, memory=2.0)))
-    print("peak", *(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF)))
+    # Its own ru_maxrss still holds the parent's peak after fork and exec; VmHWM does not.
+    own = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    print("peak", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, own)
 """
 
 
