@@ -33,3 +33,16 @@ def shared_data() -> pathlib.Path:
     if not root.is_dir():
         pytest.skip(f"real data not found at {root} (set VTJAX_SHARED_DATA)")
     return root
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> pathlib.Path:
+    """Work directory of `configs/car.py:smoke`, trained and reported by the command; beside it what it printed."""
+    import commands
+
+    folder = tmp_path_factory.mktemp("trained")
+    arguments = (f"--config={commands.ROOT}/configs/car.py:smoke", f"--work_directory={folder / 'run'}")
+    result = commands.run("-m", "vtjax.train", *arguments, cwd=folder, timeout=600)
+    assert result.returncode == 0, result.stderr
+    (folder / "said.txt").write_text(result.stdout)
+    return folder / "run"

@@ -173,6 +173,24 @@ class Checkpoints:
             return state, restored["meta"]
         raise VtjaxError(f"{self.directory}: none of the checkpoints {steps} can be read")
 
+    def check(self, abstract: dict) -> None:
+        """Compares the latest checkpoint's tree with `abstract`, without reading arrays.
+
+        Raises:
+          VtjaxError: there is none, it cannot be read, or the trees differ (each leaf is named).
+        """
+        steps = self.steps()
+        if not steps:
+            raise VtjaxError(f"{self.directory}: there is no complete checkpoint")
+        where = self.directory / str(steps[-1])
+        try:
+            stored = flatten(self._manager.item_metadata(steps[-1])["state"].tree)
+        except Exception as error:
+            raise VtjaxError(f"{where}: cannot be read ({_cause(error)})") from error
+        differences = compare(stored, flatten(_pack(abstract)))
+        if differences:
+            raise VtjaxError(f"{where} does not fit this configuration:\n  " + "\n  ".join(differences))
+
     def _set_aside(self, step: int, error: BaseException) -> None:
         self._damaged.add(step)
         where = self.directory / str(step)

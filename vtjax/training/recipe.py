@@ -14,8 +14,9 @@ from vtjax import methods
 from vtjax.config import Experiment
 from vtjax.errors import VtjaxError
 from vtjax.parallel.mesh import make_mesh
-from vtjax.training.checkpoint import load_params
+from vtjax.training.checkpoint import Checkpoints, load_params
 from vtjax.training.loop import Outcome, run_task
+from vtjax.training.step import Trainer
 
 # Settings that change how a run is carried out, not what it computes; a resumed run may change them.
 FREE = ("loader.", "mesh.", "train.log_every", "train.eval_every", "train.checkpoint", "train.keep", "train.profile")
@@ -75,6 +76,8 @@ def run_experiment(
         done = folder / "done.json"
         task = build()
         if done.exists() and json.loads(done.read_text())["steps"] >= task.train.steps:
+            if allow_config_change:  # the settings may be those of another model
+                Checkpoints(folder / "checkpoints", None).check(Trainer(task, mesh, experiment.seed).abstract_state)
             logging.info("stage %s: finished before, skipped", name)
             outcome = Outcome(True, task.train.steps, {}, [])
             continue

@@ -37,14 +37,18 @@ class Embedder:
 
         return _batched(self._motion, params, features, batch)
 
-    def texts(self, params: dict, texts: Sequence[str]) -> np.ndarray:
-        """Texts -> float32 [N, latent]."""
+    def texts(self, params: dict, texts: Sequence[str], masks_of: Sequence[str] | None = None) -> np.ndarray:
+        """Texts -> float32 [N, latent]. masks_of: N texts whose token counts are taken for the masks (quirk 3.8.5)."""
 
         def batch(rows):
-            values, mask = self.text(rows)
+            own, lengths = zip(*rows, strict=True)
+            values, mask = self.text(own)
+            if masks_of is not None:
+                mask = self.text(lengths)[1]
             return {f"text_{self.text.kind}": values, "text_mask": mask}
 
-        return _batched(self._text, params, texts, batch)
+        pairs = list(zip(texts, texts if masks_of is None else masks_of, strict=True))
+        return _batched(self._text, params, pairs, batch)
 
 
 def _batched(function: Callable, params: dict, items: Sequence[Any], batch: Callable) -> np.ndarray:

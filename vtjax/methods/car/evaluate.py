@@ -97,12 +97,13 @@ def full_results(
     embed = functools.partial(embedder.texts, params)
     table = similarity(embed(tests.texts), motions)
     wrong = [item.text(tests.orders[item.key]) for item in tests.items]
+    masks_of = [tests.texts[item.row] for item in tests.items] if config.quirks.original_length_mask else None
     sentence = None
     if config.loss.filter != "none":
         sentence = data.sentence_embeddings([clip.captions[0] for clip in tests.clips], config)
     results = retrieval.evaluate_retrieval(
         table, tests.keys, sentence=sentence, dissimilar=subset,
-        shuffled=similarity(embed(wrong), motions) if wrong else None,
+        shuffled=similarity(embed(wrong, masks_of=masks_of), motions) if wrong else None,
     )  # fmt: skip
     if tests.items:
         results += _order_results(embedder, params, tests, motions, train, cache)
