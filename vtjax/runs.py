@@ -50,6 +50,12 @@ def load(work: pathlib.Path | str, which: str = "last", stage: str = "") -> Run:
 
 
 def fit(experiment: config.Experiment, work: pathlib.Path | str, **options: Any) -> Run:
-    """Trains every stage of an experiment in `work` and opens the result; options as recipe.run_experiment's."""
-    recipe.run_experiment(experiment, work, **options)
+    """Trains every stage of an experiment in `work` and opens the result; options as recipe.run_experiment's.
+
+    Raises:
+      VtjaxError: as run_experiment, and where a signal stopped the run before its end; the same call goes on with it.
+    """
+    outcome = recipe.run_experiment(experiment, work, **options)
+    if not outcome.finished:
+        raise VtjaxError(f"{work}: stopped at step {outcome.step} by a signal; run the same again to go on from there")
     return Run(work)
