@@ -70,13 +70,11 @@ def folder(tmp_path):
 
 def test_train_is_filtered_and_every_loss_is_counted(folder):
     problems, coverage = Problems(), Coverage("train")
-    (clip,) = read_humanml3d(
-        folder, "train", problems=problems, coverage=coverage, events=lambda key, index: (f"{key}_{index}",)
-    )
+    (clip,) = read_humanml3d(folder, "train", problems=problems, coverage=coverage)
     # The empty caption keeps its place: 'b runs' is caption 2 of the unfiltered list.
     assert clip.captions == (
-        Caption("a walks", ("000001_0",)),
-        Caption("b runs", ("000001_2",), 1.5, 4.0),
+        Caption("a walks", index=0),
+        Caption("b runs", (), 1.5, 4.0, index=2),
     )
     assert clip.key == "000001" and clip.features.shape == (99, 263) and clip.features.dtype == np.float32
     assert problems.counts() == {

@@ -49,10 +49,8 @@ def test_rows_are_int_of_20_times_seconds(tmp_path):
     spans = [("a", 1.237, 5.999), ("b", 3.0, 9.99), ("c", 1.237, 2.0)]
     root = folder(tmp_path, spans)
     problems = Problems()
-    (clip,) = read_tmr(
-        root, "train", features=root / "vecs", problems=problems, events=lambda key, index: (f"{key}_{index}",)
-    )
-    assert [c.events for c in clip.captions] == [("k_0",), ("k_1",)]
+    (clip,) = read_tmr(root, "train", features=root / "vecs", problems=problems)
+    assert [c.index for c in clip.captions] == [0, 1]
     for caption, (_, start, end) in zip(clip.captions, spans, strict=False):
         begin, stop = caption_rows(caption, len(clip.features))
         np.testing.assert_array_equal(clip.features[begin:stop, 0], np.arange(int(start * 20), int(end * 20)))

@@ -17,6 +17,8 @@ class Caption:
     text: the caption as written. events: its events in chronological order, () when not decomposed yet.
     start, end: the segment it describes, seconds from the clip's first frame; None means the whole clip.
     sequence: a key equal for captions that mean the same events in the same order (gold worlds), "" when unknown.
+    index: position among all captions of the motion in its annotation file, the ones left out included; CAR's event
+    files are named by it. None when unknown.
     """
 
     text: str
@@ -24,6 +26,7 @@ class Caption:
     start: float | None = None
     end: float | None = None
     sequence: str = ""
+    index: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

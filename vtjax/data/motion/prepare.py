@@ -7,6 +7,7 @@ import pathlib
 import time
 from collections.abc import Iterator, Sequence
 
+from vtjax.data.motion.event_sources import INDICES, EventSource, is_generator, written_folder
 from vtjax.errors import Problems, VtjaxError
 
 FORMATS = ("auto", "bvh", "joints", "humanml3d", "tmr")
@@ -30,6 +31,9 @@ class Options:
     holdout: float = 0.25
     validation: float = 0.0
     events: str = "rules"
+    events_cache: str | None = None
+    write_events: str | None = None
+    event_index: str = "unfiltered"
     min_frames: int = 10
     max_frames: int | None = None
     window_seconds: float = 10.0
@@ -61,7 +65,16 @@ def define_flags() -> None:
     )  # fmt: skip
     flags.DEFINE_float("holdout", 0.25, "Share of the units held out as the split 'test'.", 0, 0.9)
     flags.DEFINE_float("validation", 0.0, "Share of the units held out as the split 'val'.", 0, 0.9)
-    flags.DEFINE_string("events", "rules", "rules, none, or a folder of CAR event files {key}_{idx}.json.")
+    flags.DEFINE_string(
+        "events", "rules", "rules, none, a folder of CAR event files {key}_{idx}.json, or a text generator: cache:PATH, "
+        "call:module:function, http:URL#model."
+    )  # fmt: skip
+    flags.DEFINE_string("events_cache", None, "JSONL file that keeps the answers of a text generator.")
+    flags.DEFINE_string("write_events", None, "Folder to write event_texts/{key}_{idx}.json of every caption into.")
+    flags.DEFINE_enum(
+        "event_index", "unfiltered", INDICES, "TMR layout: the caption's position that names its event file; filtered "
+        "repeats the released training code's mistake."
+    )  # fmt: skip
     flags.DEFINE_integer("min_frames", 10, "Shortest motion that is kept, in frames at 20 fps.", lower_bound=2)
     flags.DEFINE_integer("max_frames", None, "Longest clip in frames; longer ones are cut (left out if annotated).")
     flags.DEFINE_float("window_seconds", 10.0, "Longer sequences are cut into even windows; 0 never cuts.", 0)
@@ -159,11 +172,12 @@ def prepare(options: Options) -> Summary:
     splits: dict[str, str] = {}
     subsets: dict[str, list[str]] = {}
     meta: dict[str, object] = {}
-    clips = _annotated_clips(formats, options, summary, splits, subsets) if annotated else None
+    events, written = _event_source(formats, options, summary)
+    clips = _annotated_clips(formats, options, events, summary, splits, subsets) if annotated else None
     if clips is None or options.stitch_pairs:
         sources = _sources_of(clips, splits, summary) if annotated else _read_sources(formats, options, summary)
-        clips = _pairs(sources, options, summary, splits) if options.stitch_pairs else _clips(
-            sources, options, summary, splits
+        clips = _pairs(sources, options, events, summary, splits) if options.stitch_pairs else _clips(
+            sources, options, events, splits
         )
         subsets = {}
     if options.mirror:
@@ -188,8 +202,30 @@ def prepare(options: Options) -> Summary:
         options.output, finished(), meta=meta, splits=splits, subsets=subsets, overwrite=options.overwrite
     )
     summary.splits = MotionStore(options.output).splits
+    if written is not None:
+        summary.note(f"event files written to {written}", events.write(written))
     summary.seconds = time.monotonic() - start
     return summary
+
+
+def _event_source(
+    formats: dict[str, str], options: Options, summary: Summary
+) -> tuple[EventSource, pathlib.Path | None]:
+    """What gives captions their events, and the folder that event files are written to. Raises VtjaxError on flags
+    that do not go together."""
+    choice = options.events
+    if options.event_index == "filtered" and set(formats.values()) != {"tmr"}:
+        raise VtjaxError("--event_index=filtered repeats what the released code does with TMR's annotations.json")
+    if options.stitch_pairs:
+        if choice not in ("rules", "none"):
+            raise VtjaxError(f"--events={choice}: stitched pairs know their events; leave --events out")
+        choice = "none"
+    elif options.write_events and choice == "none":
+        raise VtjaxError("--write_events: there are no events to write with --events=none")
+    if is_generator(choice) and not options.events_cache and not choice.startswith("cache:"):
+        summary.note("the text generator's answers are not kept; --events_cache=FILE.jsonl keeps them for the next run")
+    source = EventSource(choice, summary.problems, cache=options.events_cache, index=options.event_index)
+    return source, written_folder(options.write_events, options.overwrite) if options.write_events else None
 
 
 def _progress(items, name: str):
@@ -225,17 +261,17 @@ def _read_sources(formats: dict[str, str], options: Options, summary: Summary) -
     return assign_splits(sources, options.split_by, options.holdout, options.validation, options.seed)
 
 
-def _clips(sources: Sequence, options: Options, summary: Summary, splits: dict[str, str]) -> Iterator:
+def _clips(sources: Sequence, options: Options, events: EventSource, splits: dict[str, str]) -> Iterator:
     from vtjax.data.motion.sources import source_clips
 
-    attach = _events(options.events, summary.problems)
     for source in sources:
-        for clip in source_clips(source, options.window_seconds, options.max_frames, attach):
+        source = dataclasses.replace(source, captions=events.attach(source.key, source.captions))
+        for clip in source_clips(source, options.window_seconds, options.max_frames):
             splits[clip.key] = source.split
             yield clip
 
 
-def _pairs(sources: Sequence, options: Options, summary: Summary, splits: dict[str, str]) -> Iterator:
+def _pairs(sources: Sequence, options: Options, events: EventSource, summary: Summary, splits) -> Iterator:
     """Pairs within each split: the test's share of them is the holdout, the validation's its own."""
     from vtjax.data.motion.clip import FPS
     from vtjax.data.motion.stitched_pairs import make_pairs
@@ -254,6 +290,7 @@ def _pairs(sources: Sequence, options: Options, summary: Summary, splits: dict[s
             summary.note(f"{split} pairs are made of {len(own)} source motions, none of them in another split", count)
             for clip in make_pairs(own, count, seed=options.seed, segment_frames=frames, blend=options.blend):
                 splits[clip.key] = split
+                events.remember(clip.key, clip.captions)
                 yield clip
 
 
@@ -269,16 +306,12 @@ def _with_mirrored(clips: Iterator, splits: dict[str, str]) -> Iterator:
             yield twin
 
 
-def _annotated_clips(formats, options, summary, splits, subsets) -> Iterator:
+def _annotated_clips(formats, options, events, summary, splits, subsets) -> Iterator:
     """Clips of HumanML3D and TMR folders, with coverage per split noted; fills splits and subsets."""
     from vtjax.data.motion.validate import check_features
-    from vtjax.data.readers.car_events import EventFolder
     from vtjax.data.readers.humanml3d import SPLITS, Coverage, read_humanml3d, read_split
     from vtjax.data.readers.tmr_annotations import read_tmr
 
-    folder = options.events not in ("rules", "none")
-    lookup = EventFolder(options.events, summary.problems) if folder else None
-    attach = _events(options.events, summary.problems) if not folder else None
     for name, kind in formats.items():
         root = pathlib.Path(name)
         root = root.parent if root.is_file() else root
@@ -289,7 +322,7 @@ def _annotated_clips(formats, options, summary, splits, subsets) -> Iterator:
             subsets["nsim_test"] = read_split(root / "nsim_test.txt")
         for split in found:
             coverage = Coverage(split)
-            common = {"problems": summary.problems, "coverage": coverage, "events": lookup}
+            common = {"problems": summary.problems, "coverage": coverage}
             reader = (
                 read_humanml3d(root, split, **common)
                 if kind == "humanml3d"
@@ -301,8 +334,7 @@ def _annotated_clips(formats, options, summary, splits, subsets) -> Iterator:
                     continue
                 splits[clip.key] = split
                 summary.usable += 1
-                captions = tuple(attach(c) for c in clip.captions) if attach else clip.captions
-                yield dataclasses.replace(clip, captions=captions)
+                yield dataclasses.replace(clip, captions=events.attach(clip.key, clip.captions))
             summary.read += coverage.listed
             summary.note(coverage.report())
 
@@ -322,19 +354,3 @@ def _sources_of(clips: Iterator, splits: dict[str, str], summary: Summary) -> li
         raise VtjaxError(f"nothing usable\n{summary}")
     splits.clear()
     return sources
-
-
-def _events(choice: str, problems: Problems):
-    """Caption -> Caption with events, by the rule splitter; a folder is looked up by key where the key is known."""
-    if choice == "none":
-        return lambda caption, key="", index=0: caption
-    if choice == "rules":
-        from vtjax.text.events import split_events
-
-        return lambda caption, key="", index=0: (
-            caption if caption.events else dataclasses.replace(caption, events=tuple(split_events(caption.text)))
-        )
-    from vtjax.data.readers.car_events import EventFolder
-
-    folder = EventFolder(choice, problems)
-    return lambda caption, key="", index=0: dataclasses.replace(caption, events=folder(key, index))

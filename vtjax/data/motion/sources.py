@@ -123,7 +123,6 @@ def source_clips(
     source: Source,
     window_seconds: float,
     max_frames: int | None,
-    attach: Callable[..., Caption],
 ) -> Iterator[MotionClip]:
     """The clip of a source, or its even windows "key_w0", "key_w1" of at most `window_seconds`, which share its
     captions. max_frames: longer ones are cut too."""
@@ -133,10 +132,9 @@ def source_clips(
     limit = min(int(window_seconds * FPS) or rows, max_frames or rows)
     parts = math.ceil(rows / limit)
     edges = np.linspace(0, rows, parts + 1).round().astype(int)
-    captions = tuple(attach(c, source.key, i) for i, c in enumerate(source.captions))
     for part, (begin, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
         key = source.key if parts == 1 else f"{source.key}_w{part}"
-        yield MotionClip(key, joints_to_features(source.joints[begin : end + 1]), captions)
+        yield MotionClip(key, joints_to_features(source.joints[begin : end + 1]), source.captions)
 
 
 def mirrored(clip: MotionClip) -> MotionClip:

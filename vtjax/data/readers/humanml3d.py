@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -18,8 +18,6 @@ from vtjax.errors import Problems, VtjaxError
 SPLITS = ("train", "val", "test")
 KNOWN_BAD = {"007975": "NaN after processing", "M007975": "NaN after processing"}  # car.md 6
 SECONDS = (2.0, 10.0)  # TMR's admitted caption lengths in train and val; its test is never filtered (car.md 2.6)
-
-EventsOf = Callable[[str, int], tuple[str, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +97,9 @@ def read_humanml3d(
     *,
     problems: Problems,
     coverage: Coverage | None = None,
-    events: EventsOf | None = None,
     seconds: tuple[float, float] | None = SECONDS,
 ) -> Iterator[MotionClip]:
-    """Yields the clips of one split; captions keep their segments, and `events(id, index)` attaches events.
+    """Yields the clips of one split; captions keep their segments and their index in the text file.
 
     What is left out is counted in `problems`, what is found in `coverage`.
     """
@@ -131,7 +128,7 @@ def read_humanml3d(
             continue
         if not check_features(features, str(motion), problems=problems):
             continue
-        captions = tuple(_captions(key, lines, len(features), split, seconds, events, problems))
+        captions = tuple(_captions(key, lines, len(features), split, seconds, problems))
         if not captions:
             problems.add(text, "no usable caption")
             continue
@@ -140,7 +137,7 @@ def read_humanml3d(
         yield MotionClip(key, features.astype(np.float32), captions)
 
 
-def _captions(key, lines, frames, split, limits, events, problems) -> Iterator[Caption]:
+def _captions(key, lines, frames, split, limits, problems) -> Iterator[Caption]:
     # T joints give T-1 feature rows, and the published durations count the joints.
     duration = (frames + 1) / FPS
     for line in lines:
@@ -154,4 +151,4 @@ def _captions(key, lines, frames, split, limits, events, problems) -> Iterator[C
         if not admitted(split, length, limits):
             problems.add(f"{key} caption {line.index}", f"{split} caption outside {limits[0]:g} to {limits[1]:g} s")
             continue
-        yield Caption(line.text, events(key, line.index) if events else (), start, end)
+        yield Caption(line.text, (), start, end, index=line.index)

@@ -17,7 +17,7 @@ import numpy as np
 from vtjax.data.motion.clip import FPS, Caption, MotionClip
 from vtjax.data.motion.validate import check_features, load_array
 from vtjax.data.readers.coverage import Coverage
-from vtjax.data.readers.humanml3d import SECONDS, EventsOf, admitted, read_split
+from vtjax.data.readers.humanml3d import SECONDS, admitted, read_split
 from vtjax.errors import Problems, VtjaxError
 
 
@@ -106,7 +106,6 @@ def read_tmr(
     features: str | os.PathLike | None = None,
     problems: Problems,
     coverage: Coverage | None = None,
-    events: EventsOf | None = None,
     seconds: tuple[float, float] | None = SECONDS,
 ) -> Iterator[MotionClip]:
     """Yields the clips of one split of a TMR folder (annotations.json, {split}.txt), features [T, 263] cut to the
@@ -133,14 +132,14 @@ def read_tmr(
             continue
         if not check_features(rows, str(file), problems=problems):
             continue
-        clip = _clip(entry, rows, events, problems)
+        clip = _clip(entry, rows, problems)
         if clip is not None:
             coverage.used += 1
             coverage.rows_used += len(clip.captions)
             yield clip
 
 
-def _clip(entry: Entry, rows: np.ndarray, events: EventsOf | None, problems: Problems) -> MotionClip | None:
+def _clip(entry: Entry, rows: np.ndarray, problems: Problems) -> MotionClip | None:
     spans = []
     for annotation in entry.annotations:
         begin, end = int(annotation.start * FPS), min(int(annotation.end * FPS), len(rows))
@@ -156,5 +155,5 @@ def _clip(entry: Entry, rows: np.ndarray, events: EventsOf | None, problems: Pro
         whole = (begin, end) == (first, last)
         # Whole frames, so that int(20 start) gives back the same rows.
         start, stop = (None, None) if whole else ((begin - first) / FPS, (end - first) / FPS)
-        captions.append(Caption(annotation.text, events(entry.key, annotation.index) if events else (), start, stop))
+        captions.append(Caption(annotation.text, (), start, stop, index=annotation.index))
     return MotionClip(entry.key, rows[first:last].astype(np.float32), tuple(captions))
