@@ -1,14 +1,11 @@
 """The released code's order choice behind its switch, and what a run says of data it cannot use in full."""
 
-import dataclasses
 import logging
 import random
 
 import pytest
 
 from vtjax.config import Experiment, Optim, Train
-from vtjax.data.motion.clip import Caption
-from vtjax.data.motion.store import MotionStore, write_store
 from vtjax.methods.car import config as car
 from vtjax.methods.car import data, pipeline
 from vtjax.methods.car.evaluate import test_set as order_test
@@ -67,10 +64,3 @@ def test_a_run_says_at_its_start_what_is_cut(store, tmp_path, lines):
     pipeline.build(experiment, tmp_path / "w")
     assert [line for line in lines if line.startswith("train: 5 clips, 2 (40.0 %) longer than 40 frames and cut; ")]
     assert [line for line in lines if line.startswith("test: 1 clips, 0 (0.0 %)")]
-    # Without a test split there is nothing to say of one.
-    write_store(
-        tmp_path / "s",
-        (dataclasses.replace(c, captions=(*c.captions, Caption("b"))) for c in store if c.key == "two"),
-        splits={"two": "train"},
-    )
-    assert data.survey(data.split_clips(MotionStore(tmp_path / "s"), "train"), 40).startswith("1 clips, 0")
