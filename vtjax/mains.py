@@ -78,7 +78,7 @@ def define_config() -> None:
     """Defines --config=FILE[:variant] and its --config.x.y=value overrides."""
     from ml_collections import config_flags
 
-    about = "A file under configs/, with :variant; --config.x.y=value overrides, once for each string of a list of strings."
+    about = "A file under configs/, with :variant; --config.x.y=value overrides, once for each string of a list."
     config_flags.DEFINE_config_file("config", None, about)
 
 
@@ -98,7 +98,8 @@ def experiment() -> tuple[Any, str]:
     if not spec:
         raise VtjaxError("--config is needed, for example --config=configs/car.py or --config=configs/car.py:smoke")
     if not pathlib.Path(spec.split(":")[0]).is_file():
-        raise VtjaxError(f"--config={spec}: no file {spec.split(':')[0]!r}; for example configs/car.py or configs/car.py:smoke")
+        example = "for example configs/car.py or configs/car.py:smoke"
+        raise VtjaxError(f"--config={spec}: no file {spec.split(':')[0]!r}; {example}")
     value = flags.FLAGS.config
     config.check(value)
     return value, spec
@@ -134,3 +135,12 @@ def quiet_libraries() -> None:
     metadata.filter = lambda record: "Metadata file does not exist" not in record.getMessage()
     logging.get_absl_handler().addFilter(metadata)
     warnings.filterwarnings("ignore", message=".*Sharding info not provided.*")
+
+    told = sys.unraisablehook
+
+    def unraisable(problem: Any) -> None:
+        # The writes beside one that failed end after Orbax has left their event loop; the failure itself reaches us.
+        if not (isinstance(problem.exc_value, RuntimeError) and str(problem.exc_value) == "Event loop is closed"):
+            told(problem)
+
+    sys.unraisablehook = unraisable

@@ -59,6 +59,18 @@ def written(folder, state, steps, keep=None):
     return folder
 
 
+def test_what_the_caller_does_next_is_not_in_the_checkpoint(state, tmp_path):
+    store = Checkpoints(tmp_path / "c")
+    for step in range(1, 9):
+        meta = {"averages": {"loss": [float(step), 1.0]}}
+        store.save(at(state, step), meta)
+        meta["averages"]["loss"][0] = -1.0
+        meta["averages"]["more"] = [0.0, 0.0]
+        store.wait()
+        assert store.meta(step)["averages"] == {"loss": [float(step), 1.0]}
+    store.close()
+
+
 def test_what_is_saved_comes_back(tmp_path, one, state):
     written(tmp_path / "c", state, [2, 5])
     store = Checkpoints(tmp_path / "c")

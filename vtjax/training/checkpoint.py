@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pathlib
 import shutil
@@ -83,7 +84,7 @@ class Checkpoints:
         if step in steps - self._damaged:
             return
         self.wait()
-        packed = _pack(state)
+        packed, meta = _pack(state), copy.deepcopy(meta)  # the caller's may change before it is written
         if next(iter(state["step"].devices())).platform == "cpu":
             packed = _copy(packed)  # on CPU the writer would read buffers that the next step reuses
         try:
@@ -251,7 +252,8 @@ def load_params(directory: pathlib.Path | str, step: int | None = None) -> dict:
         except Exception as error:
             if step is not None:
                 raise VtjaxError(f"{directory / str(candidate)}: cannot be read ({_cause(error)})") from error
-            logging.warning("%s cannot be read (%s): trying the one before it", directory / str(candidate), _cause(error))
+            where = directory / str(candidate)
+            logging.warning("%s cannot be read (%s): trying the one before it", where, _cause(error))
     raise VtjaxError(f"{directory}: none of the checkpoints {steps} can be read")
 
 
