@@ -1,0 +1,198 @@
+"""Whole runs at the smallest size: the world through train, evaluate, report and predict; a folder of mp4 and a CSV."""
+
+import dataclasses
+import json
+import types
+
+import av
+import numpy as np
+import pytest
+
+from vtjax.config import load_config_file, load_experiment
+from vtjax.convert.clip import load_clip, save_clip_hf
+from vtjax.data.video.prepare import Options, prepare
+from vtjax.data.video.shards import Making
+from vtjax.errors import VtjaxError
+from vtjax.methods.clip import pipeline, predict, report, sizes
+from vtjax.methods.clip.config import TextSizes, VisionSizes
+from vtjax.nn.clip import ClipConfig, TextConfig
+from vtjax.nn.vit import VisionConfig
+from vtjax.runs import Run
+from vtjax.text.clip_tokenizer import ClipTokenizer
+from vtjax.training.recipe import run_experiment
+
+WORDS = ("red", "blue")
+
+
+def tiny(variant):
+    experiment = load_config_file(f"configs/clip.py:{variant}")
+    method = experiment.method
+    method.model.vision, method.model.text = VisionSizes(32, 16, 16, 1, 2, 32), TextSizes(16, 1, 2, 32)
+    method.model.embed_dim, method.model.frames, method.model.temporal_layers = 16, 2, 1
+    experiment.optim.warmup_steps = 1
+    experiment.train = dataclasses.replace(experiment.train, steps=2, batch_size=8, eval_every=0, checkpoint_every=2)
+    return experiment
+
+
+@pytest.fixture(scope="module")
+def world_run(tmp_path_factory, request):
+    work = tmp_path_factory.mktemp("clip") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(request.config.rootpath)
+        experiment = tiny("smoke")
+    experiment.method.data.world_train, experiment.method.data.world_test = 10, 8
+    experiment.method.data.val_size = 4
+    outcome = run_experiment(experiment, work)
+    assert outcome.finished and outcome.step == 2
+    return Run(work)
+
+
+def test_smoke_run_is_evaluated_and_reported(world_run):
+    results = world_run.evaluate()
+    names = {r.protocol for r in results}
+    assert {"zero-shot/held-out pairs/all classes", "zero-shot/unseen renderings/verbs", "retrieval/all/t2v"} <= names
+    page = report.training_report(world_run, results).read_text()
+    for part in ("Zero-shot classification", "Worst mistakes", "What is taken for what", "Searches", "data:image/png"):
+        assert part in page
+
+
+def test_a_finished_run_is_not_trained_again(world_run):
+    experiment = load_experiment(world_run.work / "config.json")
+    before = (world_run.work / "train" / "done.json").stat().st_mtime_ns
+    assert run_experiment(experiment, world_run.work).finished
+    assert (world_run.work / "train" / "done.json").stat().st_mtime_ns == before
+
+
+def write_clip(path, colour, frames=12):
+    """A square of one colour that moves to the right."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=6)
+        stream.width = stream.height = 48
+        stream.pix_fmt, stream.options = "yuv420p", {"threads": "1"}
+        for i in range(frames):
+            pixels = np.full((48, 48, 3), 40, np.uint8)
+            pixels[16:32, 2 * i : 2 * i + 16] = (220, 30, 30) if colour == "red" else (30, 30, 220)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture(scope="module")
+def my_videos(tmp_path_factory):
+    """Six mp4 and a list of them, as the README tells."""
+    root = tmp_path_factory.mktemp("mine")
+    lines = ["video,caption,label,split"]
+    for i in range(6):
+        colour = WORDS[i % 2]
+        write_clip(root / f"clip{i}.mp4", colour)
+        lines.append(f"clip{i}.mp4,a {colour} square moves to the right {i},{colour},{'train' if i < 4 else 'test'}")
+    (root / "list.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def own_run(my_videos, tmp_path_factory, request):
+    work = tmp_path_factory.mktemp("own")
+    made = Making(fps=4.0, size=40)
+    summary = prepare(Options(str(work / "prepared"), str(my_videos / "list.csv"), making=made, processes=0))
+    assert summary.meta["splits"] == {"test": 2, "train": 4}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(request.config.rootpath)
+        experiment = tiny("videos")
+    experiment.method.data.source = str(work / "prepared")
+    assert run_experiment(experiment, work / "run").finished
+    return Run(work / "run")
+
+
+def test_own_videos_are_trained_on_and_evaluated(own_run):
+    names = {r.protocol: r for r in own_run.evaluate()}
+    assert names["zero-shot/all clips/all classes"].items == 2 and names["retrieval/all/v2t"].items == 2
+    assert report.training_report(own_run, list(names.values())).is_file()
+
+
+def test_sentence_over_files_and_file_over_sentences(own_run, my_videos, tmp_path):
+    (my_videos / "broken.mp4").write_bytes(b"not a video")
+    found = own_run.predict(text="a red square", videos=str(my_videos), window=1.0, top=50)
+    assert {m.name for m in found} == {str(my_videos / f"clip{i}.mp4") for i in range(6)}
+    assert all(m.end - m.start == pytest.approx(1.0) for m in found)
+    assert [m.score for m in found] == sorted((m.score for m in found), reverse=True)
+    ranked = own_run.predict(video=str(my_videos / "clip0.mp4"), texts=["one", "two", "three"])
+    assert sorted(m.text for m in ranked) == ["one", "three", "two"]
+    assert {m.text for m in own_run.predict(video=str(my_videos / "clip0.mp4"))} == set(WORDS)
+    flags = types.SimpleNamespace(
+        text="a red square", video="", texts="", videos=str(my_videos), split="", window=0.0, top=3
+    )
+    assert predict.command(own_run, flags, tmp_path / "answer") == 0
+    answer = json.loads((tmp_path / "answer.json").read_text())
+    assert len(answer["answers"]) == 3 and "broken.mp4" in answer["left_out"][0]["where"]
+    assert "data:image/png" in (tmp_path / "answer.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "query, words",
+    [
+        ({}, "give one query"),
+        ({"text": "x", "video": "y"}, "give one query"),
+        ({"video": "absent.mp4"}, "absent.mp4: no such file"),
+        ({"text": "x", "top": 0}, "top=0"),
+        ({"text": "x", "videos": "absent"}, "no such file or folder"),
+    ],
+)
+def test_queries_that_cannot_work(own_run, query, words):
+    with pytest.raises(VtjaxError, match=words):
+        own_run.predict(**query)
+
+
+def test_published_weights_are_the_start(tmp_path, request):
+    """Both towers and the scale equal the file's; sizes and tokenizer come from it."""
+    import jax
+
+    published = ClipConfig(8, VisionConfig(16, 8, 16, 1, 2, 32), TextConfig(514, 8, 16, 1, 2, 32))
+    from vtjax.nn.clip import Clip
+
+    model = Clip(published)
+    images, ids = np.zeros((1, 16, 16, 3), np.float32), np.zeros((1, 8), np.int32)
+    params = jax.jit(model.init)(jax.random.key(3), images, ids)["params"]
+    save_clip_hf(tmp_path / "clip", published, params)
+    ClipTokenizer().save(tmp_path / "clip")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(request.config.rootpath)
+        experiment = load_config_file("configs/clip.py:finetune")
+    experiment.method.model.pretrained = str(tmp_path / "clip")
+    experiment.method.model.temporal_heads, experiment.method.model.temporal_layers = 2, 1
+    found = sizes.sizes_of(experiment.method)
+    assert found.vision == published.vision and found.text.context_length == 8 and found.embed_dim == 8
+    planned = pipeline.abstract(experiment)
+    shapes = jax.eval_shape(planned.init, jax.random.key(0), planned.batch_spec())
+    empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    started = pipeline._start(experiment, empty)
+    assert jax.tree.structure(started) == jax.tree.structure(empty)
+    _, stored = load_clip(tmp_path / "clip")
+    for name in ("vision", "text", "logit_scale"):
+        jax.tree.map(np.testing.assert_array_equal, started[name], stored[name])
+    assert not any(np.any(x) for x in jax.tree.leaves(started["temporal"]))
+    assert jax.tree.map(np.shape, started) == jax.tree.map(np.shape, shapes)
+
+
+@pytest.mark.parametrize("variant", ["demo", "videos", "smoke"])
+def test_variants_can_be_compiled_for(variant, request):
+    import jax
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(request.config.rootpath)
+        experiment = load_config_file(f"configs/clip.py:{variant}")
+    planned = pipeline.abstract(experiment)
+    params = jax.eval_shape(planned.init, jax.random.key(0), planned.batch_spec())
+    metrics = jax.eval_shape(lambda p, b: planned.loss(p, b, jax.random.key(0), True), params, planned.batch_spec())
+    assert metrics["loss"][0].shape == ()
+
+
+@pytest.mark.parametrize("variant, millions", [("b32", 151.3), ("b16", 149.6), ("l14", 427.6)])
+def test_published_sizes_have_the_published_number_of_parameters(variant, millions, request):
+    import jax
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(request.config.rootpath)
+        experiment = load_config_file(f"configs/clip.py:{variant}")
+    planned = pipeline.abstract(experiment)
+    params = jax.eval_shape(planned.init, jax.random.key(0), planned.batch_spec())
+    assert sum(x.size for x in jax.tree.leaves(params)) / 1e6 == pytest.approx(millions, abs=0.05)

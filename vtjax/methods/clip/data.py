@@ -1,0 +1,252 @@
+"""Training examples of videos: which parts of them there are, their texts, and what a batch holds of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from vtjax.config import Experiment
+from vtjax.data.image import ImageTransform
+from vtjax.data.video.excerpt import excerpt
+from vtjax.data.video.sampling import Sampler
+from vtjax.data.video.source import ClipSource, VideoHandle, read_clip
+from vtjax.data.video_records import VideoRecord
+from vtjax.errors import VtjaxError, nearest
+from vtjax.methods.clip.classes import ClassSet, named_classes, workshop_classes
+from vtjax.methods.clip.config import ClipConfig, ClipDataConfig
+from vtjax.methods.clip.world import WorkshopClips, world_clips
+from vtjax.text.tokenizer import Tokenizer
+
+Span = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """A video, or a part of it, with what is said of it.
+
+    index: in the source it comes from. span: seconds, None for all of the record. texts: sentences, of which training
+    draws one; the first is canonical. backwards: the same wordings for the clip played backwards, or none. label: class
+    index or -1.
+    """
+
+    index: int
+    key: str
+    span: Span | None
+    texts: tuple[str, ...]
+    backwards: tuple[str, ...] = ()
+    label: int = -1
+
+
+class Rows(ClipSource):
+    """Rows of a source, as a source of its own, so that a bad video is only ever replaced by one of the same split.
+
+    log: as in ClipSource.
+    """
+
+    def __init__(self, source: ClipSource, rows: Sequence[Row], log: pathlib.Path | None = None):
+        super().__init__(log)
+        self.source, self.rows = source, list(rows)
+        self.place = {row.key: i for i, row in enumerate(self.rows)}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def record(self, index: int) -> VideoRecord:
+        """The video's record under the row's key."""
+        row = self.rows[index]
+        return dataclasses.replace(self.source.record(row.index), id=row.key, label=row.label)
+
+    def open(self, index: int):
+        """The row's part of its video. Raises VideoError."""
+        row = self.rows[index]
+        return excerpt(self.source.open(row.index), row.span)
+
+    def texts(self) -> list[str]:
+        """Every distinct text, the backward ones included."""
+        return list(dict.fromkeys(t for row in self.rows for t in (*row.texts, *row.backwards)))
+
+
+def cache_of(experiment: Experiment, work: pathlib.Path) -> pathlib.Path:
+    """Folder for the drawn world, shared by the runs beside each other."""
+    return pathlib.Path(experiment.method.data.cache or work.absolute().parent / "cache")
+
+
+@dataclasses.dataclass
+class Videos:
+    """The source that a configuration names. classes: what its labels mean, None where no video has a label."""
+
+    source: ClipSource
+    fingerprint: str
+    classes: ClassSet | None
+    config: ClipDataConfig
+
+    def rows(self, split: str, limit: int = 0, log: pathlib.Path | None = None) -> Rows:
+        """Rows of one split that have a text, the first `limit` of them where that is set.
+
+        Raises:
+          VtjaxError: unknown split, or no text in it.
+        """
+        found: list[Row] = []
+        for index in self._split(split):
+            found += self._rows(index)
+            if limit and len(found) >= limit:
+                break
+        if not found:
+            raise VtjaxError(
+                f"{self._name}: no video of split {split!r} has a caption, a label or a narration; "
+                "name them in the list that vtjax.prepare reads"
+            )
+        return Rows(self.source, found[:limit] if limit else found, log)
+
+    def has_split(self, split: str) -> bool:
+        return split in self._splits
+
+    @property
+    def _name(self) -> str:
+        return "the workshop world" if self.config.source == "world" else self.config.source
+
+    @property
+    def _splits(self) -> tuple[str, ...]:
+        if isinstance(self.source, WorkshopClips):
+            return ("train", "val", "test")
+        return tuple(self.source.splits) or ("train", "test")
+
+    def _split(self, split: str) -> list[int]:
+        if split not in self._splits:
+            raise VtjaxError(f"{self._name}: no split {split!r}: {nearest(split, self._splits)}")
+        if isinstance(self.source, WorkshopClips) or self.source.splits:
+            return self.source.split(split)
+        return divided(self.source, self.config.holdout)[split == "test"]
+
+    def _rows(self, index: int) -> list[Row]:
+        if isinstance(self.source, WorkshopClips):
+            item = self.source.items[index]
+            return [Row(index, str(index), None, tuple(item["captions"]), tuple(item["backwards"]), item["class"])]
+        return rows_of(self.source.record(index), index, self.config.templates)
+
+
+def open_videos(config: ClipConfig, size: int, cache: pathlib.Path) -> Videos:
+    """What `config.data.source` names: the world, drawn where needed at `size` pixels, or a prepared folder.
+
+    Raises:
+      VtjaxError: no prepared folder there, or one of features.
+    """
+    data = config.data
+    if data.source == "world":
+        clips = world_clips(data, size, cache)
+        return Videos(clips, clips.fingerprint, workshop_classes(), data)
+    from vtjax.data.video.store import VideoStore
+
+    store = VideoStore(data.source)
+    if store.meta["making"]["features"]:
+        raise VtjaxError(f"{data.source}: holds features; this method learns from frames, prepare without --features")
+    classes = named_classes(store.classes, data.templates) if store.classes else None
+    return Videos(store, store.fingerprint, classes, data)
+
+
+def divided(source: ClipSource, share: float) -> tuple[list[int], list[int]]:
+    """(train, test) indices of a folder without splits: parts of one video are on one side, whatever their order.
+
+    Raises:
+      VtjaxError: one video only.
+    """
+    videos = [source.record(i).video for i in range(len(source))]
+    ranked = sorted(set(videos), key=lambda name: hashlib.sha256(name.encode()).digest())
+    if len(ranked) < 2:
+        raise VtjaxError("one video cannot be divided into training and test; give its rows a split column")
+    test = set(ranked[: min(max(1, round(share * len(ranked))), len(ranked) - 1)])
+    sides: tuple[list[int], list[int]] = [], []
+    for index, video in enumerate(videos):
+        sides[video in test].append(index)
+    return sides
+
+
+def rows_of(record: VideoRecord, index: int, templates: Sequence[str]) -> list[Row]:
+    """What is said of a video, by the part that it is said of.
+
+    Captions come first, then class names through the templates, for parts without a caption; narrations only where a
+    video has neither. Parts without any text give no row.
+    """
+    captions: dict[Span | None, list[str]] = {}
+    labels: dict[Span | None, tuple[int, str]] = {}
+    for caption in record.captions:
+        captions.setdefault(_span(caption.start, caption.end), []).append(caption.text)
+    for segment in record.segments:
+        labels[_span(segment.start, segment.end)] = (segment.label, segment.text)
+    whole = record.span
+    if record.class_name:
+        labels[whole] = (record.label, record.class_name)
+    if whole is not None and None in captions:
+        captions.setdefault(whole, []).extend(captions.pop(None))
+    if not captions and not labels:
+        for narration in record.narrations:
+            captions.setdefault(_span(narration.start, narration.end), []).append(narration.text)
+    rows = []
+    for span in dict.fromkeys([*captions, *labels]):
+        label, name = labels.get(span, (-1, ""))
+        texts = captions.get(span) or [t.replace("{}", name.replace("_", " ")) for t in templates]
+        part = None if span == whole else span  # the source has cut the record's own span out already
+        key = record.id if part is None else f"{record.id}@{span[0]:g}-{span[1]:g}"
+        rows.append(Row(index, key, part, tuple(dict.fromkeys(texts)), label=label))
+    return rows
+
+
+def _span(start: float | None, end: float | None) -> Span | None:
+    return None if start is None or end is None else (start, end)
+
+
+def sampler_of(config: ClipConfig) -> Sampler:
+    """Which frames of a clip the model sees."""
+    return Sampler(config.data.sampling, config.model.frames, config.data.stride, config.data.rate)
+
+
+class TrainTransform:
+    """A handle of `Rows` and the position's rng to one training example of task.example_spec; picklable."""
+
+    def __init__(self, config: ClipConfig, size: int, tokenizer: Tokenizer, length: int):
+        self.config, self.tokenizer, self.length = config, tokenizer, length
+        self.sampler, self.image = sampler_of(config), ImageTransform(size, resize=config.data.resize)
+
+    def __call__(self, handle: VideoHandle, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        clip = read_clip(handle, self.sampler, rng)
+        row = handle.source.rows[handle.source.place[clip.record.id]]
+        choice = int(rng.integers(len(row.texts)))
+        example = {
+            "frames": self.image.pixels(augmented(clip.frames, rng, self.config.data)),
+            "frame_mask": clip.mask,
+            "substitute": np.asarray(clip.substitute),
+        }
+        texts = [row.texts[choice]]
+        if self.config.loss.backwards:
+            # Rows without such a caption repeat their own; backwards_valid keeps them out of the loss.
+            texts.append(row.backwards[choice] if row.backwards else texts[0])
+            example["backwards_valid"] = np.asarray(bool(row.backwards))
+        ids, _ = self.tokenizer.encode(texts, self.length)
+        example["text_ids"] = ids[0]
+        if self.config.loss.backwards:
+            example["backwards_ids"] = ids[1]
+        return example
+
+
+def augmented(frames: np.ndarray, rng: np.random.Generator, config: ClipDataConfig) -> np.ndarray:
+    """uint8 [T, H, W, 3] -> the same cropped, mirrored and brightened alike in all frames, uint8 [T, h, w, 3].
+
+    The same numbers are drawn from rng whatever is switched on.
+    """
+    scale, top, left, mirror, gain = rng.random(5)
+    if config.crop < 1:
+        height, width = frames.shape[1:3]
+        side = config.crop + (1 - config.crop) * scale
+        h, w = max(1, round(side * height)), max(1, round(side * width))
+        y, x = int(top * (height - h + 1)), int(left * (width - w + 1))
+        frames = frames[:, y : y + h, x : x + w]
+    if config.flip and mirror < 0.5:
+        frames = frames[:, :, ::-1]
+    if config.brightness:
+        factor = 1 + config.brightness * (2 * gain - 1)
+        frames = np.clip(np.rint(frames * np.float32(factor)), 0, 255).astype(np.uint8)
+    return frames

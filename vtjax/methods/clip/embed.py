@@ -1,0 +1,105 @@
+"""Embeddings of clips and texts by a trained model, in batches of one static shape."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vtjax.data.image import ImageTransform
+from vtjax.data.video.source import ClipSource, VideoHandle, read_clip
+from vtjax.methods.clip import task
+from vtjax.methods.clip.classes import ClassSet
+from vtjax.methods.clip.config import ClipConfig
+from vtjax.methods.clip.data import sampler_of
+from vtjax.methods.clip.sizes import load_sizes
+from vtjax.methods.clip.text import open_tokenizer
+from vtjax.nn.clip import ClipConfig as Sizes
+from vtjax.text.tokenizer import Tokenizer
+
+VIDEOS, TEXTS = 32, 64  # batch sizes
+
+
+class Embedder:
+    """Unit embeddings, float32 [N, D]; similarity is the dot product, a cosine."""
+
+    def __init__(self, config: ClipConfig, sizes: Sizes, tokenizer: Tokenizer, dtype: Any = jnp.float32):
+        self.config, self.sizes, self.tokenizer = config, sizes, tokenizer
+        self.sampler = sampler_of(config)
+        self.image = ImageTransform(sizes.vision.image_size, resize=config.data.resize)
+        self._videos = jax.jit(lambda params, *batch: task.embed_videos(config, sizes, params, *batch, dtype=dtype))
+        self._texts = jax.jit(lambda params, ids: task.embed_texts(config, sizes, params, ids, dtype=dtype))
+
+    def frames(self, handle: VideoHandle) -> tuple[np.ndarray, np.ndarray]:
+        """What the model sees of a clip: uint8 [T, size, size, 3], mask bool [T]; always the same frames.
+
+        Raises:
+          VideoError: the video cannot be read.
+        """
+        with handle.open() as video:
+            picks, mask = self.sampler(video)
+            return self.image.pixels(video.frames(picks)), mask
+
+    def videos(self, params: dict, source: ClipSource) -> tuple[np.ndarray, np.ndarray]:
+        """Every clip of a source, and every clip shown backwards: two float32 [N, D].
+
+        A clip that cannot be read is replaced by the next one that can, and reported by the source.
+        """
+
+        def clips():
+            for i in range(len(source)):
+                clip = read_clip(source[i], self.sampler)
+                yield self.image.pixels(clip.frames), clip.mask
+
+        return self.embed_clips(params, clips())
+
+    def embed_clips(
+        self, params: dict, clips: Iterable[tuple[np.ndarray, np.ndarray]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same of (frames, mask) pairs as `frames` gives them."""
+        return _batched(lambda *batch: self._videos(params, *batch), clips, VIDEOS)
+
+    def texts(self, params: dict, texts: Sequence[str]) -> np.ndarray:
+        """Texts -> float32 [N, D]."""
+        distinct = list(dict.fromkeys(texts))
+        ids, _ = self.tokenizer.encode(distinct, self.sizes.text.context_length)
+        (rows,) = _batched(lambda batch: (self._texts(params, batch),), ((row,) for row in ids), TEXTS)
+        place = {text: i for i, text in enumerate(distinct)}
+        return rows[[place[text] for text in texts]]
+
+    def classes(self, params: dict, classes: ClassSet) -> np.ndarray:
+        """float32 [C, D], unit: the mean over each class's prompts."""
+        rows = self.texts(params, [p for prompts in classes.prompts for p in prompts])
+        ends = np.cumsum([len(prompts) for prompts in classes.prompts])
+        means = np.stack([part.mean(axis=0) for part in np.split(rows, ends[:-1])])
+        return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+
+
+def _batched(function: Callable, items: Iterable[tuple], size: int) -> tuple[np.ndarray, ...]:
+    """`function` over stacked items, the last batch filled up with its last item."""
+    out: list[tuple[np.ndarray, ...]] = []
+    waiting: list[tuple] = []
+
+    def flush() -> None:
+        filled = waiting + [waiting[-1]] * (size - len(waiting))
+        results = function(*(np.stack(field) for field in zip(*filled, strict=True)))
+        out.append(tuple(np.asarray(r)[: len(waiting)] for r in results))
+        waiting.clear()
+
+    for item in items:
+        waiting.append(tuple(item))
+        if len(waiting) == size:
+            flush()
+    if waiting:
+        flush()
+    return tuple(np.concatenate(field) for field in zip(*out, strict=True))
+
+
+def open_embedder(config: ClipConfig, assets: pathlib.Path) -> Embedder:
+    """The embedder of a run from what training left in its assets folder."""
+    sizes = load_sizes(assets)
+    return Embedder(config, sizes, open_tokenizer(config, sizes, assets))

@@ -1,0 +1,208 @@
+"""Zero-shot classification, order of frames, and retrieval of clips the model has not seen.
+
+Protocols:
+  zero-shot/<clips>/all classes       the right class among all
+  zero-shot/<clips>/these classes     among those that such clips can show (held-out pairs: the held-out ones)
+  zero-shot/<clips>/verbs             the best class's verb
+  order/<clips>/classes               the prompt of the true class against that of the clip played backwards
+  order/<clips>/captions              the true caption against that of the clip played backwards
+  order/<clips>/videos                the clip against itself played backwards
+  retrieval/...                       evals/retrieval.py, texts are first captions
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vtjax.evals import retrieval, statistics
+from vtjax.evals.protocol import Result
+from vtjax.methods.clip import data
+from vtjax.methods.clip.classes import ClassSet
+from vtjax.methods.clip.embed import Embedder, open_embedder
+from vtjax.text.sentence import gold_embeddings
+
+TOP = (1, 5)
+_TIE = 1e-6  # scores this close are one: a model that cannot see order rounds differently, nothing more
+_MEANING = 512  # dimensions in which texts that are equal coincide, and others do not
+
+
+@dataclasses.dataclass
+class Scores:
+    """Clips of a split and what the model made of them; unit embeddings float32.
+
+    videos, backwards: [N, D], shown forwards and backwards. classes: [C, D], None without labels.
+    """
+
+    rows: data.Rows
+    videos: np.ndarray
+    backwards: np.ndarray
+    classes: np.ndarray | None
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int [N], -1 for clips without."""
+        return np.array([row.label for row in self.rows.rows])
+
+
+def score(embedder: Embedder, params: dict, rows: data.Rows, classes: ClassSet | None) -> Scores:
+    """Embeds a split and the classes."""
+    videos, backwards = embedder.videos(params, rows)
+    return Scores(rows, videos, backwards, None if classes is None else embedder.classes(params, classes))
+
+
+def top_rates(
+    similarity: np.ndarray, labels: np.ndarray, protocol: str, top: Sequence[int] = TOP, notes: Sequence[str] = ()
+) -> Result:
+    """Share of rows of similarity [N, C] whose right column (labels [N]) is among the best k, in percent."""
+    rank = retrieval.ranks(similarity, labels)
+    count = similarity.shape[1]
+    hits = {f"top-{k}": (rank < k).astype(float) for k in top}
+    return Result(
+        protocol=protocol,
+        metrics={name: 100 * float(hit.mean()) for name, hit in hits.items()},
+        items=len(rank),
+        chance={f"top-{k}": 100 * min(k, count) / count for k in top},
+        interval={name: statistics.rate_interval(hit) for name, hit in hits.items()},
+        notes=(f"{count} to choose from", *notes),
+    )
+
+
+def two_way(true: np.ndarray, wrong: np.ndarray, protocol: str, notes: Sequence[str] = ()) -> Result:
+    """Share of items [N] with true above wrong, in percent; a tie counts half."""
+    gap = np.asarray(true, np.float64) - np.asarray(wrong, np.float64)
+    right = np.where(np.abs(gap) <= _TIE, 0.5, gap > 0)
+    ties = int(np.sum(np.abs(gap) <= _TIE))
+    more = (f"{ties} ties count half",) if ties else ()
+    return Result(
+        protocol=protocol,
+        metrics={"accuracy": 100 * float(right.mean())},
+        items=len(right),
+        chance={"accuracy": 50.0},
+        interval={"accuracy": statistics.rate_interval(right)},
+        notes=(*notes, *more),
+    )
+
+
+def group_scores(similarity: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """[N, C] -> ([N, G] best class of each group, the groups' names in order of appearance)."""
+    names = list(dict.fromkeys(groups))
+    of = np.array([names.index(g) for g in groups])
+    return np.stack([similarity[:, of == g].max(axis=1) for g in range(len(names))], axis=1), names
+
+
+def zero_shot(scores: Scores, classes: ClassSet) -> list[Result]:
+    """Every protocol of zero-shot classification; seen and held-out classes apart where there are both."""
+    labels = scores.labels
+    results = []
+    for name, chosen in clip_sets(labels, classes):
+        table, right = scores.videos[chosen] @ scores.classes.T, labels[chosen]
+        if name == "all":
+            results.append(top_rates(table, right, "zero-shot/all clips/all classes"))
+            continue
+        results.append(top_rates(table, right, f"zero-shot/{name}/all classes"))
+        these = np.flatnonzero(classes.held_out == classes.held_out[right[0]])
+        place = np.searchsorted(these, right)
+        results.append(top_rates(table[:, these], place, f"zero-shot/{name}/these classes"))
+        best, verbs = group_scores(table, classes.groups)
+        own = np.array([verbs.index(classes.groups[i]) for i in right])
+        results.append(top_rates(best, own, f"zero-shot/{name}/verbs"))
+    return results
+
+
+def clip_sets(labels: np.ndarray, classes: ClassSet) -> list[tuple[str, np.ndarray]]:
+    """(name, rows) of the clips that are reported together."""
+    known = labels >= 0
+    if not known.any():
+        return []
+    if not classes.held_out.any():
+        return [("all", np.flatnonzero(known))]
+    held_out = known & classes.held_out[labels]
+    sets = [("unseen renderings", np.flatnonzero(known & ~held_out)), ("held-out pairs", np.flatnonzero(held_out))]
+    return [(name, rows) for name, rows in sets if len(rows)]
+
+
+def order_results(embedder: Embedder, params: dict, scores: Scores, classes: ClassSet) -> list[Result]:
+    """Whether the order of the frames is seen, on clips whose frames in the opposite order show another action."""
+    labels, results = scores.labels, []
+    for name, chosen in clip_sets(labels, classes):
+        turned = classes.backwards[labels[chosen]]
+        rows = chosen[turned >= 0]
+        if len(rows):
+            own, other = scores.classes[labels[rows]], scores.classes[classes.backwards[labels[rows]]]
+            videos = scores.videos[rows]
+            results.append(two_way(_dots(videos, own), _dots(videos, other), f"order/{name}/classes"))
+        rows = np.array([i for i in chosen if scores.rows.rows[i].backwards], int)
+        if not len(rows):
+            continue
+        picked = [scores.rows.rows[i] for i in rows]
+        true = embedder.texts(params, [row.texts[0] for row in picked])
+        wrong = embedder.texts(params, [row.backwards[0] for row in picked])
+        videos, turned = scores.videos[rows], scores.backwards[rows]
+        results.append(two_way(_dots(videos, true), _dots(videos, wrong), f"order/{name}/captions"))
+        results.append(two_way(_dots(videos, true), _dots(turned, true), f"order/{name}/videos"))
+    return results
+
+
+def _dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.sum(a * b, axis=1)
+
+
+def retrieval_results(embedder: Embedder, params: dict, scores: Scores, every_protocol: bool = True) -> list[Result]:
+    """Text to video and video to text; [] where all texts are one. Equal captions count alike in "threshold"."""
+    texts = [row.texts[0] for row in scores.rows.rows]
+    if len(set(texts)) < 2:
+        return []
+    table = embedder.texts(params, texts) @ scores.videos.T
+    keys = [f"{i:08d}" for i in range(len(texts))]
+    sentence = gold_embeddings(texts, _MEANING) if every_protocol and len(set(texts)) < len(texts) else None
+    if every_protocol:
+        results = retrieval.evaluate_retrieval(table, keys, sentence=sentence)
+    else:
+        results = retrieval.evaluate_all(table, keys)
+    return [dataclasses.replace(r, protocol=_of_videos(r.protocol)) for r in results]
+
+
+def _of_videos(protocol: str) -> str:
+    return protocol.replace("t2m", "t2v").replace("m2t", "v2t")
+
+
+def quick_results(embedder: Embedder, rows: data.Rows, classes: ClassSet | None, params: dict) -> list[Result]:
+    """While training: zero-shot classification and retrieval over the validation clips."""
+    scores = score(embedder, params, rows, classes)
+    results = [] if classes is None else zero_shot(scores, classes) + order_results(embedder, params, scores, classes)
+    return results + retrieval_results(embedder, params, scores, every_protocol=False)
+
+
+def full_results(embedder: Embedder, params: dict, scores: Scores, classes: ClassSet | None) -> list[Result]:
+    """Every protocol."""
+    results = [] if classes is None else zero_shot(scores, classes) + order_results(embedder, params, scores, classes)
+    results += retrieval_results(embedder, params, scores)
+    unread = scores.rows.problems()
+    if len(unread):
+        note = f"{len(unread)} videos could not be read and were replaced by the next one"
+        results = [dataclasses.replace(r, notes=(*r.notes, note)) for r in results]
+    return results
+
+
+def open_scores(run: Any, split: str = "", limit: int = 0) -> tuple[Embedder, Scores, data.Videos]:
+    """A run's embedder, a split of its data (default: its test split) and what the model makes of it."""
+    config = run.experiment.method
+    embedder = open_embedder(config, run.work / "assets")
+    cache = data.cache_of(run.experiment, run.work)
+    videos = data.open_videos(config, embedder.sizes.vision.image_size, cache)
+    rows = videos.rows(split or config.data.test_split, limit)
+    return embedder, score(embedder, run.params, rows, videos.classes), videos
+
+
+def evaluate(run: Any, split: str = "") -> list[Result]:
+    """Every protocol on a split of the run's data (default: its test split).
+
+    Raises:
+      VtjaxError: unknown split, missing data or checkpoint.
+    """
+    embedder, scores, videos = open_scores(run, split)
+    return full_results(embedder, run.params, scores, videos.classes)

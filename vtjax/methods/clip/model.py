@@ -1,0 +1,97 @@
+"""CLIP's towers over the frames of a clip, and a small transformer that sees the order of the frames."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vtjax.data.image import ImageTransform
+from vtjax.losses import sigmoid
+from vtjax.losses.contrastive import unit
+from vtjax.methods.clip.config import ClipModelConfig
+from vtjax.nn import clip as towers
+from vtjax.nn.attention import key_mask
+from vtjax.nn.transformer import Encoder, LayerConfig, LayerNorm
+from vtjax.parallel.partition import Rules
+
+# The partition table of a VideoTextModel (parallel/partition.py).
+RULES: Rules = (
+    (r"temporal/project/kernel", ("embed", None)),
+    (r"logit_bias", ()),
+    *towers.RULES,
+)
+
+
+class TemporalTransformer(nn.Module):
+    """Adds to every frame embedding what its place among the others tells.
+
+    The last projection starts at zero, so that training starts from the mean of the frames, as CLIP's zero-shot use.
+    """
+
+    frames: int
+    layers: int
+    heads: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """x: float32 [B, T, D], mask: bool [B, T] of real frames -> float32 [B, T, D]."""
+        width = x.shape[-1]
+        # The norm makes entries of size 1; positions must not drown beside them.
+        table = self.param("position_embedding", nn.initializers.normal(0.5), (self.frames, width), jnp.float32)
+        y = (LayerNorm(name="norm_in")(x) + table[None]).astype(self.dtype)
+        layer = LayerConfig(self.heads, 4 * width, pre_norm=True, dtype=self.dtype)
+        y = Encoder(layer, self.layers, final_norm=True, name="encoder")(y, key_mask(mask))
+        zeros = nn.initializers.zeros
+        y = nn.Dense(width, use_bias=False, dtype=self.dtype, kernel_init=zeros, name="project")(y)
+        return x + y.astype(x.dtype)
+
+
+class VideoTextModel(nn.Module):
+    """Clips and texts to one space. Parameters `vision`, `text`, `logit_scale` are those of `nn.clip.Clip`.
+
+    clip: sizes of both towers. config: what makes one embedding of the frames. loss: "infonce", or "sigmoid", which
+    has a learnt bias. dtype: of matmul inputs.
+    """
+
+    clip: towers.ClipConfig
+    config: ClipModelConfig
+    loss: str = "infonce"
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        c, m = self.clip, self.config
+        same = dict(embed_dim=c.embed_dim, dtype=self.dtype, scan=m.scan, remat=m.remat or None)
+        self.vision = towers.VisionTower(c.vision, **same)
+        self.text = towers.TextTower(c.text, **same)
+        if m.temporal == "transformer":
+            self.temporal = TemporalTransformer(m.frames, m.temporal_layers, m.temporal_heads, self.dtype)
+        start = math.log(sigmoid.SCALE_INIT) if self.loss == "sigmoid" else towers.LOGIT_SCALE_INIT
+        self.logit_scale = self.param("logit_scale", nn.initializers.constant(start), (), jnp.float32)
+        if self.loss == "sigmoid":
+            self.logit_bias = self.param("logit_bias", nn.initializers.constant(sigmoid.BIAS_INIT), (), jnp.float32)
+
+    def encode_frames(self, frames: jax.Array, train: bool = False) -> jax.Array:
+        """uint8 [B, T, size, size, 3] -> float32 [B, T, D], unit norm."""
+        pixels = ImageTransform(self.clip.vision.image_size).normalise(frames)
+        embedding = self.vision(pixels.reshape(-1, *frames.shape[2:]), train=train).embedding
+        return unit(embedding).reshape(*frames.shape[:2], -1)
+
+    def pool(self, embeddings: jax.Array, mask: jax.Array) -> jax.Array:
+        """Frame embeddings float32 [B, T, D], mask bool [B, T] of real frames -> clip embeddings float32 [B, D]."""
+        if self.config.temporal == "transformer":
+            embeddings = self.temporal(embeddings, mask)
+        weights = mask.astype(jnp.float32)[..., None]
+        return jnp.sum(embeddings * weights, axis=1) / jnp.maximum(jnp.sum(weights, axis=1), 1.0)
+
+    def encode_text(self, ids: jax.Array, train: bool = False) -> jax.Array:
+        """Token ids int32 [N, L] -> float32 [N, D], not normalised."""
+        return self.text(ids, train=train).embedding
+
+    def __call__(self, frames: jax.Array, mask: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Every part once, so that `init` makes every parameter."""
+        return self.pool(self.encode_frames(frames), mask), self.encode_text(ids)
