@@ -243,9 +243,15 @@ def test_lost_frames_are_found_out_and_the_neighbour_is_given(video, tmp_path):
     with VideoReader(tmp_path / "b.mkv") as reader:
         picks = [19, 20, 35]
         got = reader.frames(picks)
-        assert len(reader) < 40 and reader.index.exact and "of 40 frames are there" in reader.damage
+        assert len(reader) == 40  # what is sampled must not depend on what was read before
+        assert len(reader.actual) < 40 and reader.actual.exact and "of 40 frames are there" in reader.damage
         assert np.array_equal(got[0], frames[19]) and np.array_equal(got[1], frames[19])
         assert np.array_equal(got[2], frames[35])
+        index, actual = reader.index, reader.actual
+    with VideoReader(tmp_path / "b.mkv", index=index, actual=actual) as reader:
+        assert "of 40 frames are there" in reader.damage and np.array_equal(reader.frames(picks), got)
+    with VideoReader(tmp_path / "b.mkv", index=actual) as reader:
+        assert len(reader) == len(actual) and np.array_equal(reader.frames([19])[0], frames[19])
 
 
 def test_a_known_index_saves_the_search(good):

@@ -3,6 +3,7 @@
 import dataclasses
 import pickle
 
+import av
 import numpy as np
 import pytest
 
@@ -147,3 +148,21 @@ def test_sources_travel_and_need_files(records):
         VideoSource([dataclasses.replace(records[0], path=None)])
     with pytest.raises(VtjaxError, match="no videos"):
         VideoSource([])
+
+
+def test_damage_is_told_and_what_was_read_before_changes_nothing(records, video, tmp_path):
+    path = video.write(tmp_path / "a.mkv", 40, codec="libvpx-vp9", gop=10, options={"lag-in-frames": "0"})
+    with av.open(str(path)) as container:
+        packet = [p for p in container.demux(video=0)][21]
+        lost = bytes(packet)
+    path.write_bytes(path.read_bytes().replace(lost, bytes(len(lost))))
+    records = [VideoRecord("a", "a", "", path=path)]
+    sampler = Sampler("segments", 6)
+    fresh = [read_clip(VideoSource(records)[0], sampler, np.random.default_rng(seed)) for seed in range(5)]
+    source = VideoSource(records)
+    used = [read_clip(source[0], sampler, np.random.default_rng(seed)) for seed in reversed(range(5))][::-1]
+    for a, b in zip(fresh, used, strict=True):
+        assert np.array_equal(a.frames, b.frames) and np.array_equal(a.times, b.times) and not a.substitute
+    assert source.problems().counts() == {"used, but damaged": 1}
+    index, actual = source._indices[str(path)]
+    assert len(index) == 40 and len(actual) < 40  # found out once

@@ -9,10 +9,12 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from vtjax.data.video.container import MAX_PIXELS, VideoError, open_video, reasons
 from vtjax.data.video.index import FrameIndex, decode_index, scan_index
@@ -21,6 +23,7 @@ from vtjax.errors import VtjaxError
 _SKIPS_UNREFERENCED = ("h264", "hevc")
 _SEEK_SAVES = 4  # a seek costs about as much as decoding this many frames
 _EARLIER_KEYS = 2  # tried before the file is read from its start
+_LOCAL = threading.local()  # one colour converter per thread, which keeps its tables from frame to frame
 
 
 class VideoReader:
@@ -29,6 +32,10 @@ class VideoReader:
     index: what an earlier reader of the file found, to save looking for it again. exact: decode every frame once to
     find the index, also where the packets tell. threads: of the decoder; 1 within data workers. Frames whose size
     differs from the file's are brought to it; pixels are taken as square. Not for use from two threads at once.
+
+    `index` is what the file promises and never changes, so that what is sampled by it does not depend on what was read
+    before. `actual` is `index` until frames turn out to be missing, then the index of those that are there; an earlier
+    reader's saves finding that out again.
 
     Raises:
       VideoError: on opening, where the file has no video that can be decoded; its `reason` says why.
@@ -39,6 +46,7 @@ class VideoReader:
         path: str | os.PathLike,
         *,
         index: FrameIndex | None = None,
+        actual: FrameIndex | None = None,
         exact: bool = False,
         max_pixels: int = MAX_PIXELS,
         threads: int = 1,
@@ -54,7 +62,7 @@ class VideoReader:
         codec = self._stream.codec_context
         self._size = codec.width, codec.height
         self._skips = threads == 1 and codec.name in _SKIPS_UNREFERENCED
-        self._corrupt = set(self.index.corrupt)
+        self._corrupt: set[int] = set()
         self._rotation: int | None = None
         self._ordinals: dict[int, int] = {}
         self._wanted: frozenset[int] = frozenset()
@@ -62,7 +70,7 @@ class VideoReader:
         self._queue: collections.deque[av.VideoFrame] = collections.deque()
         self._position = 0  # the next frame, where it is known
         self._placed = False
-        self._adopt(self.index)
+        self._adopt(self.index if actual is None else actual)
 
     def __enter__(self) -> VideoReader:
         return self
@@ -104,6 +112,16 @@ class VideoReader:
         return self.index.rate
 
     @property
+    def codec(self) -> str:
+        """FFmpeg's name of the decoder."""
+        return self._stream.codec_context.name
+
+    @property
+    def container(self) -> str:
+        """FFmpeg's name of the file format."""
+        return self._container.format.name
+
+    @property
     def rotation(self) -> int:
         """Degrees counter-clockwise by which the pictures are turned for display: 0, 90, 180 or 270."""
         if self._rotation is None:
@@ -119,7 +137,7 @@ class VideoReader:
     @property
     def damage(self) -> str:
         """What is known to be wrong with the file, "" for nothing. Grows as damage is met in decoding."""
-        index, parts = self.index, []
+        index, parts = self.actual, []
         if len(index) < index.expected:
             parts.append(f"{len(index)} of {index.expected} frames are there")
         if index.bad_packets:
@@ -131,7 +149,7 @@ class VideoReader:
     @property
     def intact(self) -> float:
         """Share in [0, 1] of the promised frames that are there and not known to be spoilt."""
-        return (len(self.index) - self._spoilt()) / max(self.index.expected, 1)
+        return (len(self.actual) - self._spoilt()) / max(self.actual.expected, 1)
 
     def index_at(self, times: Sequence[float] | np.ndarray) -> np.ndarray:
         """int64, the frames shown at these seconds (see FrameIndex.at)."""
@@ -172,24 +190,23 @@ class VideoReader:
         if targets and not (rising and 0 <= targets[0] and targets[-1] < len(self)):
             what = f"frames {targets[:5]}... were asked for"
             raise VtjaxError(f"{self.path}: {what}; rising indices below {len(self)} are expected")
-        start = self.index
-        self._wanted = frozenset(int(start.pts[t]) for t in targets)
+        self._wanted = frozenset(int(self.index.pts[t]) for t in targets)
         for target in targets:
-            place = target if self.index is start else int(self.index.at(start.times[target]))
+            place = target if self.actual is self.index else int(self.actual.at(self.index.times[target]))
             yield target, self._picture(self._fetch(place))
 
     def _fetch(self, target: int) -> av.VideoFrame:
         """The frame, by the cheapest way that gives it."""
-        keys = self.index.keys
+        keys = self.actual.keys
         at = int(np.searchsorted(keys, target, side="right")) - 1
-        if self.index.seekable:
+        if self.actual.seekable:
             behind = not self._placed or target < self._position or keys[at] > self._position + _SEEK_SAVES
             if (not behind or self._seek(int(keys[at]))) and (frame := self._forward(target)) is not None:
                 return frame
             for earlier in range(at - 1, max(at - 1 - _EARLIER_KEYS, -1), -1):
                 if self._seek(int(keys[earlier])) and (frame := self._forward(target, skip=False)) is not None:
                     return frame
-        if self.index.seekable or not self._placed or target < self._position:
+        if self.actual.seekable or not self._placed or target < self._position:
             self._restart()
         if (frame := self._forward(target, skip=False)) is not None:
             return frame
@@ -197,7 +214,7 @@ class VideoReader:
 
     def _recover(self, target: int) -> av.VideoFrame:
         """Reading did not go as the index says: finds the true one, then counts frames from the start."""
-        old = self.index
+        old = self.actual
         self._reopen()
         index = decode_index(self.path, self._container, self._stream, old.expected)
         self._adopt(dataclasses.replace(index, seekable=False))
@@ -220,7 +237,7 @@ class VideoReader:
         self._container, self._stream = open_video(self.path, **self._limits)
 
     def _adopt(self, index: FrameIndex) -> None:
-        self.index = index
+        self.actual = index
         self._corrupt |= set(index.corrupt)
         self._ordinals = {int(p): i for i, p in enumerate(index.pts)}
 
@@ -228,7 +245,7 @@ class VideoReader:
         """To a key; False where the container refuses."""
         self._queue.clear()
         try:
-            self._container.seek(int(self.index.pts[key]), stream=self._stream, backward=True)
+            self._container.seek(int(self.actual.pts[key]), stream=self._stream, backward=True)
         except av.error.FFmpegError:
             return False
         self._packets, self._placed, self._position = self._container.demux(self._stream), True, -1
@@ -242,13 +259,13 @@ class VideoReader:
 
     def _forward(self, target: int, skip: bool = True) -> av.VideoFrame | None:
         """Decodes on to the frame `target`; None where it does not come up in its place."""
-        skip = skip and self._skips and not self.index.exact
+        skip = skip and self._skips and not self.actual.exact
         while (frame := self._next(skip)) is not None:
-            if self.index.seekable:
+            if self.actual.seekable:
                 ordinal = self._ordinals.get(frame.pts, -1) if frame.pts is not None else -1
                 if ordinal < 0:
                     continue  # decoded before what the index begins with
-                if self.index.exact and self._position >= 0 and ordinal != self._position:
+                if self.actual.exact and self._position >= 0 and ordinal != self._position:
                     return None
             else:
                 ordinal = self._position
@@ -279,16 +296,22 @@ class VideoReader:
             if self._rotation is None:
                 turns = frame.rotation % 360
                 self._rotation = turns if turns % 90 == 0 else 0
-            if (frame.width, frame.height) != self._size:
-                frame = frame.reformat(width=self._size[0], height=self._size[1])
-            picture = frame.to_ndarray(format="rgb24")
+            width, height = self._size
+            picture = self._converter().reformat(frame, width, height, "rgb24", threads=self._limits["threads"])
+            picture = picture.to_ndarray()
         return np.ascontiguousarray(np.rot90(picture, self._rotation // 90)) if self._rotation else picture
+
+    def _converter(self) -> VideoReformatter:
+        # A frame's own to_ndarray converts in threads of its own, which costs more than the conversion.
+        if not hasattr(_LOCAL, "converter"):
+            _LOCAL.converter = VideoReformatter()
+        return _LOCAL.converter
 
     def _spoilt(self) -> int:
         """Frames from each damaged one to the next key."""
         if not self._corrupt:
             return 0
-        ends = np.append(self.index.keys, len(self.index))
+        ends = np.append(self.actual.keys, len(self.actual))
         spoilt: set[int] = set()
         for frame in self._corrupt:
             spoilt.update(range(frame, int(ends[np.searchsorted(ends, frame, side="right")])))

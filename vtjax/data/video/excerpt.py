@@ -30,7 +30,7 @@ class Excerpt:
 
     def __init__(self, video, start: float, end: float):
         if start >= video.end or end <= start:
-            raise VideoError(_name(video), "its annotation lies after its end", f"{start:g} s of {video.end:.2f} s")
+            raise VideoError(video.path, "its annotation lies after its end", f"{start:g} s of {video.end:.2f} s")
         first = int(video.index_at([start])[0])
         count = int(np.searchsorted(video.times, end - 1e-6)) - first
         self.video, self._first = video, first
@@ -49,6 +49,16 @@ class Excerpt:
 
     def close(self) -> None:
         self.video.close()
+
+    @property
+    def path(self) -> str:
+        """Of the video."""
+        return self.video.path
+
+    @property
+    def damage(self) -> str:
+        """What is known to be wrong with the video, "" for nothing."""
+        return self.video.damage
 
     def index_at(self, times: Sequence[float] | np.ndarray) -> np.ndarray:
         """int64, the frames shown at these seconds of the whole video, kept within the excerpt."""
@@ -78,6 +88,3 @@ def excerpt(video, span: tuple[float, float] | None):
         video.close()
         raise
 
-
-def _name(video) -> str:
-    return getattr(video, "path", "") or getattr(video, "key", "video")

@@ -155,12 +155,11 @@ def made_video(
     while True:
         with VideoReader(record.path, index=index, max_pixels=making.max_pixels) as reader:
             _enough(reader, making)
-            start = reader.index
             with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as spool:
                 entry, sizes = _video(record, reader, making, tower, spool, beat)
                 _enough(reader, making)
-                if reader.index is not start and index is None:
-                    index = reader.index  # its frames are others than its packets promise: once more, by those
+                if reader.actual is not reader.index:
+                    index = reader.actual  # its frames are others than its packets promise: once more, by those
                     continue
                 spool.seek(0)
                 digest = hashlib.sha256(json.dumps(entry, sort_keys=True).encode())
@@ -174,7 +173,7 @@ def made_video(
 
 def _enough(reader: VideoReader, making: Making) -> None:
     if reader.intact < making.min_decoded:
-        cut = len(reader) < reader.index.expected
+        cut = len(reader.actual) < reader.actual.expected
         reason = "ends early, or much of it cannot be decoded" if cut else "most of it is spoilt"
         raise VideoError(reader.path, reason, reader.damage)
 

@@ -3,6 +3,7 @@
 The source hands out light handles; frames are decoded in the pipeline's transform, where the example's own randomness
 is known. A video that cannot be read is replaced by one that this randomness names, so that every host and every
 worker makes the same batch, and is counted: `Clip.substitute` in the batch, its reason in the source's problems.
+Damaged videos are used as far as they decode, and are among the problems too.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class ClipSource(abc.ABC):
         return VideoHandle(self, int(index) % len(self))
 
     def report(self, error: VideoError) -> None:
-        """Notes a bad video, once per process and video."""
+        """Notes a bad or damaged video, once per process and video."""
         if error.where in self._bad:
             return
         self._bad[error.where] = error.reason
@@ -90,7 +91,7 @@ class ClipSource(abc.ABC):
                 file.write(line)
 
     def problems(self) -> Problems:
-        """The bad videos met so far: of all processes where there is a log, else of this one."""
+        """The bad and damaged videos met so far: of all processes where there is a log, else of this one."""
         bad = dict(self._bad)
         if self.log is not None and os.path.exists(self.log):
             for line in pathlib.Path(self.log).read_text(encoding="utf-8").splitlines():
@@ -125,7 +126,7 @@ class VideoSource(ClipSource):
         self._reset()
 
     def _reset(self) -> None:
-        self._indices: collections.OrderedDict[str, FrameIndex] = collections.OrderedDict()
+        self._indices: collections.OrderedDict[str, tuple[FrameIndex, FrameIndex]] = collections.OrderedDict()
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict:
@@ -141,19 +142,35 @@ class VideoSource(ClipSource):
     def record(self, index: int) -> VideoRecord:
         return self._records[index]
 
+    def remember(self, path: str, index: FrameIndex, actual: FrameIndex) -> None:
+        """Keeps what a reader of the file found."""
+        with self._lock:
+            self._indices[path] = index, actual
+            while len(self._indices) > _CACHED:
+                self._indices.popitem(last=False)
+
     def open(self, index: int):
         """A VideoReader or Excerpt of the file. Raises VideoError."""
         record = self._records[index]
         path = os.fspath(record.path)
         with self._lock:
-            known = self._indices.get(path)
-        reader = VideoReader(path, index=known, max_pixels=self._max_pixels)
-        if known is None:
-            with self._lock:
-                self._indices[path] = reader.index
-                while len(self._indices) > _CACHED:
-                    self._indices.popitem(last=False)
+            index, actual = self._indices.get(path, (None, None))
+        reader = _Remembering(self, path, index=index, actual=actual, max_pixels=self._max_pixels)
         return excerpt(reader, record.span)
+
+
+class _Remembering(VideoReader):
+    """Tells its source, on closing, what it found out about the file."""
+
+    def __init__(self, source: VideoSource, path: str, **known):
+        self._source: VideoSource | None = source
+        super().__init__(path, **known)
+
+    def close(self) -> None:
+        if self._source is not None:
+            self._source.remember(self.path, self.index, self.actual)
+            self._source = None
+        super().close()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +204,8 @@ def read_clip(
             with source.open(index) as video:
                 picks, mask = sampler(video, own)
                 frames = video.frames(picks)
+                if video.damage:
+                    source.report(VideoError(video.path, "used, but damaged", video.damage))
                 return Clip(frames, mask, video.times[picks], source.record(index), attempt > 0)
         except VideoError as error:
             source.report(error)

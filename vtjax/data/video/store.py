@@ -180,9 +180,10 @@ class StoredVideo:
     """
 
     def __init__(self, where: str, entry: dict[str, Any], chunks: Callable[[Sequence[int]], list[bytes]]):
-        self._where, self._entry, self._chunks = where, entry, chunks
+        self._entry, self._chunks = entry, chunks
         self.times = np.frombuffer(base64.b64decode(entry["times"]), "<f8")
         self.key = entry["record"]["id"]
+        self.path = f"{where}: {self.key}"  # for messages
         self.start, self.end = map(float, entry["range"])
         self.fps = float(entry["fps"])
         self.shape = tuple(entry["shape"])
@@ -234,7 +235,7 @@ class StoredVideo:
             try:
                 rows |= dict(zip(mine.tolist(), records.read_chunk(data, (mine - chunk * size).tolist())))
             except VtjaxError as error:
-                raise VideoError(f"{self._where}: {self.key}", "a stored chunk is damaged", str(error)) from None
+                raise VideoError(self.path, "a stored chunk is damaged", str(error)) from None
         return np.stack([rows[i] for i in indices.tolist()])
 
     def iterate(self, indices: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:

@@ -1,0 +1,161 @@
+"""What reading costs, beside PyAV alone: paired measurements, on demand.
+
+Costs are processor seconds, which other work on the machine disturbs little; rates are by the clock and need it quiet.
+"""
+
+import gc
+import multiprocessing
+import time
+
+import av
+import numpy as np
+import pytest
+
+from vtjax.config import Loader
+from vtjax.data.image import ImageTransform
+from vtjax.data.pipeline import train_batches
+from vtjax.data.video.decode import VideoReader
+from vtjax.data.video.sampling import Sampler, segments
+from vtjax.data.video.source import ClipTransform, VideoSource
+from vtjax.data.video_records import VideoRecord
+
+pytestmark = pytest.mark.slow
+
+
+def seek_and_decode(path, times):
+    """PyAV's own way: for each time, seek to the key before it and decode until it comes."""
+    found = []
+    with av.open(str(path), metadata_errors="ignore") as container:
+        stream = container.streams.video[0]
+        stream.thread_count = 1
+        for t in times:
+            container.seek(int(t / stream.time_base), stream=stream)
+            for frame in container.decode(stream):
+                if frame.time >= t - 1e-6:
+                    found.append(frame.to_ndarray(format="rgb24"))
+                    break
+    return found
+
+
+def read(path, picks):
+    with VideoReader(path) as reader:
+        return reader.frames(picks)
+
+
+def paired(path, draws=2, count=8):
+    """Processor seconds of (PyAV as asked for, PyAV in rising order, VideoReader), best of two, summed over draws."""
+    with VideoReader(path) as reader:
+        index = reader.index
+    rng, total = np.random.default_rng(0), np.zeros(3)
+    for _ in range(draws):
+        picks = rng.integers(len(index), size=count)
+        best = np.full(3, np.inf)
+        for _ in range(2):
+            for which, call in enumerate((
+                lambda: seek_and_decode(path, index.timestamps[picks]),
+                lambda: seek_and_decode(path, np.sort(index.timestamps[picks])),
+                lambda: read(path, picks),
+            )):  # fmt: skip
+                start = time.process_time()
+                call()
+                best[which] = min(best[which], time.process_time() - start)
+        total += best
+    return total
+
+
+def test_random_access_costs_no_more_than_pyav_alone(shared_data, video, tmp_path):
+    clips = sorted(p for p in (shared_data / "videos").rglob("*") if p.is_file())
+    minute = video.write(tmp_path / "minute.mp4", 1800, 30, gop=120, size=(360, 640))
+    ratios = {}
+    for clip in [*clips, minute]:
+        asked, rising, ours = paired(clip)
+        ratios[clip.name] = ours / asked
+        print(f"{clip.name:60} {1e3 * asked / 2:8.1f} {1e3 * rising / 2:8.1f} {1e3 * ours / 2:8.1f} ms "
+              f"{ours / asked:6.2f} {ours / rising:6.2f}")  # fmt: skip
+    print("worst", max(ratios.values()), "median", np.median(list(ratios.values())))
+    assert max(ratios.values()) <= 1.2
+
+
+def by_pyav(paths, rng):
+    """A function that decodes a clip of a random video by PyAV and PIL alone."""
+    pixels = ImageTransform(112).pixels
+
+    def clip():
+        with av.open(str(paths[rng.integers(len(paths))])) as container:
+            stream = container.streams.video[0]
+            stream.thread_count = 1
+            wanted, frames = set(segments(stream.frames, 8, rng).tolist()), []
+            for index, frame in enumerate(container.decode(stream)):
+                if index in wanted:
+                    frames.append(frame.to_ndarray(format="rgb24"))
+                    if len(frames) == 8:
+                        break
+        return pixels(np.stack(frames))
+
+    return clip
+
+
+def by_reader(paths, rng):
+    """The same by what the pipeline calls."""
+    source, clips = source_of(paths), ClipTransform(Sampler("segments", 8), size=112)
+    return lambda: clips(source[int(rng.integers(len(paths)))], rng)
+
+
+def source_of(paths):
+    return VideoSource([VideoRecord(str(i), str(i), str(p), path=p) for i, p in enumerate(paths)])
+
+
+def serve(make, paths, seed, start, count, pipe):
+    clip = make(paths, np.random.default_rng(seed))
+    for _ in range(10):
+        clip()
+    pipe.send("ready")
+    start.wait()
+    begin = time.perf_counter()
+    for _ in range(count):
+        clip()
+    pipe.send(count / (time.perf_counter() - begin))
+
+
+def rate_of_two_processes(make, paths, count=60):
+    """Clips per second of two processes together."""
+    context = multiprocessing.get_context("fork")
+    start, children, pipes = context.Event(), [], []
+    for seed in range(2):
+        ours, theirs = context.Pipe()
+        children.append(context.Process(target=serve, args=(make, paths, seed, start, count, theirs)))
+        children[-1].start()
+        pipes.append(ours)
+    assert [pipe.recv() for pipe in pipes] == ["ready"] * 2
+    start.set()
+    rate = sum(pipe.recv() for pipe in pipes)
+    for child in children:
+        child.join()
+    return rate
+
+
+def rate_of_the_pipeline(paths, steps=15):
+    clips = ClipTransform(Sampler("segments", 8), size=112)
+    loader = Loader(workers=2, threads=1, prefetch=2)
+    found = train_batches(source_of(paths), clips, clips.spec(), seed=0, batch_size=8, loader=loader)
+    for _ in range(6):  # processes start, indices are found, buffers fill
+        next(found)
+    begin = time.perf_counter()
+    for _ in range(steps):
+        next(found)
+    rate = 8 * steps / (time.perf_counter() - begin)
+    del found
+    gc.collect()  # ends its workers
+    return rate
+
+
+def test_two_workers_keep_the_raw_rate_of_two_processes(video, tmp_path):
+    paths = [video.write(tmp_path / f"{i}.mp4", 100, 25, gop=250, size=(256, 340)) for i in range(8)]
+    rates = []
+    for _ in range(3):
+        raw, own = rate_of_two_processes(by_pyav, paths), rate_of_two_processes(by_reader, paths)
+        rates.append((rate_of_the_pipeline(paths), raw, own))
+    pipeline, raw, own = np.median(rates, axis=0)
+    print(f"PyAV alone {raw:.1f}, the reader alone {own:.1f}, the pipeline {pipeline:.1f} clips/s: "
+          f"{pipeline / raw:.2f} and {pipeline / own:.2f}", rates)  # fmt: skip
+    assert pipeline >= 0.9 * raw
