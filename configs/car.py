@@ -156,10 +156,12 @@ PAIRS = (
 )
 STUDIES = {
     "pairs": Study(PAIRS, COLUMNS, "pairs", "Order of stitched pairs of held-out real clips (prepared/pairs)."),
-    "headline": Study(HEADLINE, COLUMNS, about="The demo with and without negatives, three seeds, balanced motion world."),
+    "headline": Study(HEADLINE, COLUMNS, about="The demo with and without negatives, three seeds, balanced world."),
     "order": Study(ORDER, COLUMNS, about="Which negatives teach order, by regime of the motion world; 400 steps each."),
 }
-VARIANTS = {"demo": demo, "smoke": smoke, "pairs": pairs, "motions": motions, "paper": paper, "tmr": tmr, "caption": caption}
+VARIANTS = {
+    "demo": demo, "smoke": smoke, "pairs": pairs, "motions": motions, "paper": paper, "tmr": tmr, "caption": caption,
+}  # fmt: skip
 
 
 def get_config(variant: str = "demo") -> Experiment:

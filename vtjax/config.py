@@ -126,7 +126,8 @@ def from_dict(kind: type, values: dict[str, Any], where: str = "config") -> Any:
 def _cast(hint: Any, value: Any, where: str) -> Any:
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
-        return None if value is None else _cast(next(a for a in typing.get_args(hint) if a is not type(None)), value, where)
+        hint = next(a for a in typing.get_args(hint) if a is not type(None))
+        return None if value is None else _cast(hint, value, where)
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where)
     if origin is tuple:

@@ -18,7 +18,7 @@ from vtjax.errors import VtjaxError
 
 flags.DEFINE_string("work_directory", None, "Work directory of vtjax.train.", required=True)
 flags.DEFINE_string("which", "last", 'Checkpoint: "last", a step, or a metric of config.train.best.')
-flags.DEFINE_string("output", "", "Path of the .json and .html that are written; default prediction in the work directory.")
+flags.DEFINE_string("output", "", "Path of the .json and .html written; default prediction in the work directory.")
 
 
 def _method() -> str:

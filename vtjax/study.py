@@ -1,4 +1,6 @@
-"""Runs a study, a grid of settings and seeds, and writes its table: python -m vtjax.study --config=configs/car.py --study=order
+"""Runs a study, a grid of settings and seeds, and writes its table.
+
+    python -m vtjax.study --config=configs/car.py --study=order
 
 A config file names its studies in STUDIES = {name: Study}. Each run is an ordinary work directory under --output;
 finished ones are not run again, so a study can be stopped and gone on with. Writes table.md and table.json.

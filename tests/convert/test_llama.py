@@ -1,4 +1,4 @@
-"""LLaMA folders in and out: bitwise round trip, every mismatch named, sharded and streamed loading in bounded memory."""
+"""LLaMA folders in and out: bitwise round trip, mismatches named, loading streamed into shards in bounded memory."""
 
 import json
 import os

@@ -6,7 +6,15 @@ import pytest
 import scipy.stats
 
 from vtjax.errors import VtjaxError
-from vtjax.text.shuffle import all_orders, inversions, is_degenerate, join_events, ordered_text, shuffled_order
+from vtjax.text.shuffle import (
+    all_orders,
+    has_wrong_order,
+    inversions,
+    is_degenerate,
+    join_events,
+    ordered_text,
+    shuffled_order,
+)
 
 
 def test_joined_events_end_with_a_space_each():
@@ -23,7 +31,8 @@ def test_ordered_text_has_single_spaces_between_events():
 
 def test_nearest_orders_come_first():
     orders = all_orders(list("abcd"), nearest_first=True)
-    assert sorted(orders) == all_orders(list("abcd")) and [inversions(o) for o in orders] == sorted(map(inversions, orders))
+    assert sorted(orders) == all_orders(list("abcd"))
+    assert [inversions(o) for o in orders] == sorted(map(inversions, orders))
     assert inversions((2, 0, 1)) == 2
 
 
@@ -50,6 +59,14 @@ def test_events_that_differ_in_case_or_stop_only_are_degenerate():
 def test_events_that_join_to_the_same_text_have_no_wrong_order():
     assert all_orders(["a", "a a"]) == []
     assert shuffled_order(2, np.random.default_rng(0), distinct_of=["a", "a a"]) is None
+
+
+def test_having_a_wrong_order_is_having_one_in_the_list():
+    words = ["a", "a a", "b", "A.", "b a"]
+    for size in range(1, 5):
+        for events in itertools.product(words, repeat=size):
+            assert has_wrong_order(events) == bool(all_orders(events)), events
+    assert not has_wrong_order([])
 
 
 def test_too_many_events_to_list():

@@ -27,7 +27,8 @@ TENSOR_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 EXTRAS_FILE = "non_lora_trainables.bin"
 PREFIX = "base_model.model."  # what peft puts before the names of the wrapped model's modules
 
-# "...q_proj.lora_A.weight"; a dump that was not written by peft's own saving names the adapter: "lora_A.default.weight".
+# "...q_proj.lora_A.weight"; a dump that was not written by peft's own saving names the adapter, as in
+# "lora_A.default.weight".
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.\w+)?\.weight")
 _LAYER = re.compile(r"(?:.*\.)?layers\.(?P<layer>\d+)\.(?P<rest>.+)")
 # Settings that change what an adapter computes and that the low-rank layers here do not have.

@@ -91,13 +91,15 @@ def train_batches(
     threads = max(1, loader.threads)
     data = data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(loader.prefetch, 1)))
     if loader.workers:
-        options = grain.MultiprocessingOptions(num_workers=loader.workers, per_worker_buffer_size=max(1, loader.prefetch))
-        data = data.mp_prefetch(options)
+        ahead = max(1, loader.prefetch)
+        data = data.mp_prefetch(grain.MultiprocessingOptions(loader.workers, per_worker_buffer_size=ahead))
     return iter(data)
 
 
-def eval_batches(examples: Sequence[Mapping[str, np.ndarray]], batch_size: int) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-    """(batch, number of real rows) in order; the last batch is filled up with its first row so that shapes stay static."""
+def eval_batches(
+    examples: Sequence[Mapping[str, np.ndarray]], batch_size: int
+) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    """(batch, number of real rows) in order; the last batch is filled up with its first row, for static shapes."""
     for begin in range(0, len(examples), batch_size):
         rows = list(examples[begin : begin + batch_size])
         real = len(rows)

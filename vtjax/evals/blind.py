@@ -176,8 +176,8 @@ def _logistic_weights(matrix: scipy.sparse.csr_matrix, penalty: float) -> np.nda
 
     w, and every direction on the way to it, is a sum of rows, matrix.T @ a. All is done on the coefficients a, which
     are ten times fewer than the weights; with K = matrix @ matrix.T the loss is mean log(1 + exp(-K a))
-    + penalty/2 a.K.a. Each step is found by conjugate gradients and halved until the loss falls enough. The loss is strongly convex, so
-    this ends at its one optimum.
+    + penalty/2 a.K.a. Each step is found by conjugate gradients and halved until the loss falls enough. The loss is
+    strongly convex, so this ends at its one optimum.
     """
     count = matrix.shape[0]
 

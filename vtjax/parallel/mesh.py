@@ -32,7 +32,8 @@ def mesh_shape(config: MeshConfig, device_count: int) -> tuple[int, int, int]:
             raise VtjaxError(f"config.mesh={dict(zip(AXES, sizes))}: {known} does not divide {device_count} devices")
         sizes[sizes.index(-1)] = device_count // known
     if math.prod(sizes) != device_count:
-        raise VtjaxError(f"config.mesh={dict(zip(AXES, sizes))} asks for {math.prod(sizes)} devices, there are {device_count}")
+        asked = f"config.mesh={dict(zip(AXES, sizes))} asks for {math.prod(sizes)} devices"
+        raise VtjaxError(f"{asked}, there are {device_count}")
     return tuple(sizes)
 
 
@@ -47,7 +48,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         if shape[0] % config.slices:
             raise VtjaxError(f"config.mesh.slices={config.slices} does not divide the data axis of {shape[0]}")
         inner = (shape[0] // config.slices, *shape[1:])
-        array = mesh_utils.create_hybrid_device_mesh(inner, (config.slices, 1, 1), devices, allow_split_physical_axes=True)
+        outer = (config.slices, 1, 1)
+        array = mesh_utils.create_hybrid_device_mesh(inner, outer, devices, allow_split_physical_axes=True)
     elif devices[0].platform == "cpu":
         array = np.asarray(devices).reshape(shape)
     else:

@@ -130,7 +130,8 @@ def split(params: Any, pattern: str) -> tuple[dict, dict]:
             target = target.setdefault(part, {})
         target[last] = leaf
     if not trainable:
-        raise VtjaxError(f"train.trainable={pattern!r} matches none of the parameters, for example {next(iter(flatten(params)))!r}")
+        example = next(iter(flatten(params)))
+        raise VtjaxError(f"train.trainable={pattern!r} matches none of the parameters, for example {example!r}")
     return trainable, frozen
 
 

@@ -29,6 +29,14 @@ def is_degenerate(events: Sequence[str]) -> bool:
     return len(events) > 1 and len({" ".join(event.lower().split()).rstrip(".") for event in events}) == 1
 
 
+def has_wrong_order(events: Sequence[str]) -> bool:
+    """Whether some order of the events reads differently: where no two neighbours can be told apart by exchanging them,
+    nothing can."""
+    places, text = list(range(len(events))), ordered_text(events)
+    swaps = ([*places[:i], i + 1, i, *places[i + 2 :]] for i in range(len(events) - 1))
+    return not is_degenerate(events) and any(ordered_text(events, swap) != text for swap in swaps)
+
+
 def inversions(order: Sequence[int]) -> int:
     """Pairs that stand in the wrong order."""
     return sum(a > b for a, b in itertools.combinations(order, 2))

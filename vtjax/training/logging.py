@@ -1,4 +1,4 @@
-"""Where metrics go: JSON lines always, TensorBoard when asked for and installed, a progress bar on a terminal or log."""
+"""Where metrics go: JSON lines always, TensorBoard when asked for and installed, progress to a terminal or log."""
 
 from __future__ import annotations
 

@@ -113,7 +113,8 @@ def run_task(
     trainer = Trainer(task, mesh, seed)
     logging.info("%s: %s", task.name, trainer.partition.summary())
     checkpoints = Checkpoints(work / "checkpoints", train.keep)
-    data_key = {"fingerprint": task.fingerprint, "examples": len(task.source), "seed": seed, "batch_size": train.batch_size}
+    data_key = {"fingerprint": task.fingerprint, "examples": len(task.source)}
+    data_key |= {"seed": seed, "batch_size": train.batch_size}
 
     if checkpoints.steps():
         state, meta = checkpoints.restore(trainer.abstract_state)

@@ -68,10 +68,11 @@ def make_optimizer(config: Optim, steps: int) -> optax.GradientTransformation:
             lambda path, _: not pattern.search(path_name(path)), params
         )
     dtype = jnp.dtype(config.state_dtype)
+    decay = {"weight_decay": config.weight_decay, "mask": decay_mask}
     table = {
-        "adamw": lambda: optax.adamw(schedule, b1, b2, config.eps, mu_dtype=dtype, weight_decay=config.weight_decay, mask=decay_mask),
+        "adamw": lambda: optax.adamw(schedule, b1, b2, config.eps, mu_dtype=dtype, **decay),
         "adam": lambda: optax.adam(schedule, b1, b2, config.eps, mu_dtype=dtype),
-        "lion": lambda: optax.lion(schedule, b1, b2, mu_dtype=dtype, weight_decay=config.weight_decay, mask=decay_mask),
+        "lion": lambda: optax.lion(schedule, b1, b2, mu_dtype=dtype, **decay),
         "sgd": lambda: optax.sgd(schedule, momentum=b1, accumulator_dtype=dtype),
     }
     if config.name not in table:

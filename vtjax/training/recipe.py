@@ -108,5 +108,6 @@ def stage_params(work: pathlib.Path | str, stage: str, which: str = "last") -> d
     name = "best_" + "".join(c if c.isalnum() else "_" for c in which)
     if not (folder / name).is_dir():
         kept = sorted(p.name for p in folder.glob("best_*") if not p.name.endswith("_frozen"))
-        raise VtjaxError(f"{folder}: no best checkpoint of {which!r} was kept; kept: {kept or 'none'} (config.train.best)")
+        known = f"kept: {kept or 'none'} (config.train.best)"
+        raise VtjaxError(f"{folder}: no best checkpoint of {which!r} was kept; {known}")
     return load_params(folder / name)

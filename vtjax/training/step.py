@@ -161,8 +161,9 @@ def memory_line(compiled: jax.stages.Compiled) -> str:
     if stats is None:
         return "this backend does not report memory"
     mib = lambda n: f"{n / 2**20:.1f} MiB"  # noqa: E731
-    peak = stats.argument_size_in_bytes + stats.temp_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
+    kept = stats.output_size_in_bytes - stats.alias_size_in_bytes
+    peak = stats.argument_size_in_bytes + stats.temp_size_in_bytes + kept
     return (
         f"per device: arguments {mib(stats.argument_size_in_bytes)}, temporaries {mib(stats.temp_size_in_bytes)}, "
-        f"outputs not donated {mib(stats.output_size_in_bytes - stats.alias_size_in_bytes)}, total {mib(peak)}"
+        f"outputs not donated {mib(kept)}, total {mib(peak)}"
     )

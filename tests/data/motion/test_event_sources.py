@@ -75,7 +75,8 @@ def test_a_generator_gives_events_and_files_and_is_asked_once(tmp_path, asked):
     with pytest.raises(VtjaxError, match="event files already"):
         prepare(options(source, tmp_path / "e", events="rules", write_events=str(tmp_path / "files")))
     with pytest.raises(VtjaxError, match="--strict: 1 problems"):
-        prepare(options(source, tmp_path / "f", events=f"cache:{answers}", strict=True, write_events=str(tmp_path / "g")))
+        changes = {"events": f"cache:{answers}", "strict": True, "write_events": str(tmp_path / "g")}
+        prepare(options(source, tmp_path / "f", **changes))
     assert not (tmp_path / "g").exists()
 
 

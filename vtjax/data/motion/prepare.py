@@ -66,8 +66,8 @@ def define_flags() -> None:
     flags.DEFINE_float("holdout", 0.25, "Share of the units held out as the split 'test'.", 0, 0.9)
     flags.DEFINE_float("validation", 0.0, "Share of the units held out as the split 'val'.", 0, 0.9)
     flags.DEFINE_string(
-        "events", "rules", "rules, none, a folder of CAR event files {key}_{idx}.json, or a text generator: cache:PATH, "
-        "call:module:function, http:URL#model."
+        "events", "rules", "rules, none, a folder of CAR event files {key}_{idx}.json, or a text generator: "
+        "cache:PATH, call:module:function, http:URL#model."
     )  # fmt: skip
     flags.DEFINE_string("events_cache", None, "JSONL file that keeps the answers of a text generator.")
     flags.DEFINE_string("write_events", None, "Folder to write event_texts/{key}_{idx}.json of every caption into.")

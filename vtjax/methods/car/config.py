@@ -66,27 +66,28 @@ class CarLossConfig:
 class CarQuirks:
     """What the released training code does differently (car.md section 3.8). All off is the recommended setting.
 
-    Its two other quirks are `text.frozen_dropout` (3.8.1) and `loss.pad_in_mean` (3.8.8). Never reproduced: the
-    endless redraw of identical events (3.8.4) and the gallery size of 4384 written into the code (3.8.5).
+    Its other quirks are `text.frozen_dropout` (3.8.1), `loss.pad_in_mean` (3.8.8), and, where motions are prepared,
+    `vtjax.prepare --event_index=filtered` (3.8.3). Never reproduced: the endless redraw of identical events (3.8.4) and
+    the gallery size of 4384 written into the code (3.8.5).
     """
 
     annotation0_crop: bool = False  # 3.8.2: crop by annotation 0 even when another caption is sampled
-    filtered_event_index: bool = False  # 3.8.3: look events up by position among the captions left after filtering
     original_length_mask: bool = False  # 3.8.5: distractor texts are encoded with the original text's mask
+    legacy_orders: bool = False  # 3.6: the test's wrong orders come from one Python random generator, item after item
     round_validation: bool = False  # 3.8.6: compare validation metrics after rounding to two decimals
     identity_shuffles: bool = False  # before February 2025: a "shuffled" text could be the original order
 
 
 @dataclasses.dataclass
 class CarDataConfig:
-    """What is trained and evaluated on: the embedded motion world, or a folder made by `vtjax.prepare --kind=motion`."""
+    """What is trained and evaluated on: the embedded motion world, or a folder of `vtjax.prepare --kind=motion`."""
 
     source: str = "world"  # world, or a prepared folder
     train_split: str = "train"
     val_split: str = "val"  # evaluated while training; the first clips of the test split where there is no such split
     test_split: str = "test"
     val_size: int = 512  # clips of the validation split at most
-    cache: str = ""  # where worlds and language-model states are kept; "" is the folder `cache` beside the work directory
+    cache: str = ""  # where worlds and language-model states are kept; "": the folder `cache` beside the work directory
     orders: int = 2  # wrong orders per caption to cache states of, for a frozen language model
     world_seed: int = 0
     world_train: int = 6000

@@ -19,7 +19,7 @@ from vtjax.data.motion.validate import caption_rows
 from vtjax.errors import VtjaxError
 from vtjax.methods.car.config import CarConfig, CarDataConfig
 from vtjax.methods.car.text import TextFields
-from vtjax.text.shuffle import all_orders, ordered_text, shuffled_order
+from vtjax.text.shuffle import all_orders, has_wrong_order, ordered_text, shuffled_order
 
 _LISTED_EVENTS = 5  # up to this many events, every wrong order is listed
 
@@ -57,13 +57,13 @@ def world_store(config: CarDataConfig, cache: pathlib.Path) -> MotionStore:
         "paraphrase": config.paraphrase,
     }
     sizes = {"train": config.world_train, "val": config.val_size, "test": config.world_test}
+    scripts = {split: config.script if split == "train" else 0.0 for split in sizes}
     worlds = {
-        split: MotionWorld(
-            config.world_seed, size, split, MotionWorldSettings(**common, script=config.script if split == "train" else 0.0)
-        )
+        split: MotionWorld(config.world_seed, size, split, MotionWorldSettings(**common, script=scripts[split]))
         for split, size in sizes.items()
     }
-    identity = {"version": MOTION_WORLD_VERSION, "seed": config.world_seed, "sizes": sizes, **common, "script": config.script}
+    identity = {"version": MOTION_WORLD_VERSION, "seed": config.world_seed, "sizes": sizes}
+    identity |= {**common, "script": config.script}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache / f"motion-world-{digest}"
     if not (folder / "meta.json").is_file():
@@ -121,6 +121,23 @@ def wrong_texts(caption: Caption, limit: int) -> list[str]:
         orders = list(dict.fromkeys(order for order in drawn if order))
     picks = np.random.default_rng([len(events), len(caption.text)]).permutation(len(orders))[:limit]
     return [ordered_text(events, orders[p]) for p in sorted(picks)]
+
+
+def survey(clips: Clips, frames: int) -> str:
+    """One line on what of a split cannot be used in full: motions cut to `frames`, captions without a wrong order."""
+    captions = clips.captions()
+    lengths = [clips.store.records[i]["length"] for i in clips.indices]
+    cut = 0
+    for own, rows in zip(captions, lengths, strict=True):
+        cut += any(end - begin > frames for begin, end in (caption_rows(caption, rows) for caption in own))
+    events = [events_of(caption) for own in captions for caption in own]
+    several = [own for own in events if len(own) > 1]
+    fixed, long = sum(not has_wrong_order(own) for own in several), sum(len(own) > _LISTED_EVENTS for own in several)
+    return (
+        f"{len(clips)} clips, {cut} ({100 * cut / max(1, len(clips)):.1f} %) longer than {frames} frames and cut; "
+        f"{len(events)} captions, {len(several)} of several events, of these {fixed} without a wrong order (identical "
+        f"events) and {long} of more than {_LISTED_EVENTS} events, whose orders are drawn and not listed"
+    )
 
 
 def all_texts(clips: Clips, mode: str, orders: int) -> list[str]:
@@ -219,7 +236,8 @@ class TrainTransform:
         """The clip's stored swapped motion; it describes the whole clip, so a cropped caption has none."""
         count = self.config.loss.motion_negatives
         if count > 1:
-            raise VtjaxError(f"config.method.loss.motion_negatives={count}: a clip carries one swapped motion, so 0 or 1")
+            field = f"config.method.loss.motion_negatives={count}"
+            raise VtjaxError(f"{field}: a clip carries one swapped motion, so 0 or 1")
         if clip.swapped is None or not whole:
             motion = np.zeros((self.normalizer.frames, clip.features.shape[1]), np.float32)
             mask = np.zeros(self.normalizer.frames, bool)
@@ -243,7 +261,7 @@ def sentence_rows(clips: Clips) -> tuple[list[Caption], np.ndarray]:
 
 
 def sentence_embeddings(captions: Sequence[Caption], config: CarConfig) -> np.ndarray:
-    """float32 [N, loss.sentence_width], unit norm, of the positive texts: for false negatives and the threshold protocol.
+    """float32 [N, loss.sentence_width], unit norm, of positive texts: for false negatives and the threshold protocol.
 
     Raises:
       VtjaxError: an encoder of another width, or captions without gold sequences where the filter asks for them.

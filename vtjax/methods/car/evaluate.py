@@ -17,6 +17,7 @@ from vtjax.evals import blind, car, orders, retrieval
 from vtjax.evals.protocol import Result
 from vtjax.files import write_atomically
 from vtjax.methods.car import data
+from vtjax.methods.car.config import CarConfig
 from vtjax.methods.car.embed import Embedder, open_embedder, similarity
 
 _BLIND_ITEMS = 3000  # training items of the text-only control
@@ -40,14 +41,16 @@ class TestSet:
         return [clip.key for clip in self.clips]
 
 
-def test_set(clips: data.Clips, mode: str) -> TestSet:
+def test_set(clips: data.Clips, config: CarConfig) -> TestSet:
     """Every clip of `clips` with its first caption (car.md 4.1)."""
     records = [clip for _, clip in map(clips.__getitem__, range(len(clips)))]
     captions = [clip.captions[0] for clip in records]
     problems = Problems()
     events = [data.events_of(c) for c in captions]
     items = orders.order_items([c.key for c in records], events, [c.text for c in captions], problems)
-    return TestSet(records, [data.positive_text(c, mode) for c in captions], items, orders.choose_orders(items), problems)
+    texts = [data.positive_text(c, config.loss.positive_text) for c in captions]
+    chosen = orders.choose_orders(items, legacy=config.quirks.legacy_orders)
+    return TestSet(records, texts, items, chosen, problems)
 
 
 def _motions(embedder: Embedder, params: dict, tests: TestSet) -> np.ndarray:
@@ -61,7 +64,7 @@ def _motions(embedder: Embedder, params: dict, tests: TestSet) -> np.ndarray:
 def quick_results(embedder: Embedder, clips: data.Clips, params: dict) -> list[Result]:
     """While training: retrieval over all validation clips and in batches of 32, and the 2-way CAR."""
     rounded = embedder.config.quirks.round_validation
-    tests = test_set(clips, embedder.config.loss.positive_text)
+    tests = test_set(clips, embedder.config)
     motions = _motions(embedder, params, tests)
     table = similarity(embedder.texts(params, tests.texts), motions)
     results = retrieval.evaluate_retrieval(table, tests.keys, rounded=rounded)
@@ -87,7 +90,7 @@ def full_results(
     cache: folder where the text prior's scores are kept, as all models on the same data share them.
     """
     config = embedder.config
-    tests = test_set(clips, config.loss.positive_text)
+    tests = test_set(clips, config)
     if order_file is not None and tests.items:
         if order_file.exists():
             tests.orders = orders.load_orders(order_file, tests.items)
@@ -111,7 +114,12 @@ def full_results(
 
 
 def _order_results(
-    embedder: Embedder, params: dict, tests: TestSet, motions: np.ndarray, train: data.Clips | None, cache: pathlib.Path | None
+    embedder: Embedder,
+    params: dict,
+    tests: TestSet,
+    motions: np.ndarray,
+    train: data.Clips | None,
+    cache: pathlib.Path | None,
 ) -> list[Result]:
     embed = functools.partial(embedder.texts, params)
     results = []
@@ -132,7 +140,7 @@ def _order_results(
 def _blind_results(
     embedder: Embedder, params: dict, tests: TestSet, motions: np.ndarray, train: data.Clips, cache: pathlib.Path | None
 ) -> list[Result]:
-    """What text alone gives away: the best text prior fitted on training captions, and the model given a mean motion."""
+    """What text alone gives away: the best text prior of the training captions, and the model given a mean motion."""
     embed = functools.partial(embedder.texts, params)
     same = np.repeat(motions.mean(0, keepdims=True), len(motions), axis=0)
     mean = car.score_orders(tests.items, same, embed, tests.orders)
@@ -150,7 +158,7 @@ _PRIOR_NOTE = "the best text prior, chosen on held-out training items"
 def _prior_scores(
     tests: TestSet, train: data.Clips, cache: pathlib.Path | None
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Scores of the true and the wrong orders by the text prior, (None, None) where there is too little to fit it on."""
+    """Scores of the true and the wrong orders by the text prior, (None, None) where too little is there to fit it."""
     shown = [[item.events, tests.orders[item.key]] for item in tests.items]
     digest = hashlib.sha256(json.dumps([train.store.fingerprint, train.indices, shown]).encode()).hexdigest()[:16]
     kept = None if cache is None else cache / f"text-prior-{digest}.npz"
@@ -190,6 +198,6 @@ def evaluate(run: Any, split: str = "", blind_controls: bool = True) -> list[Res
         data.split_clips(store, name),
         data.split_clips(store, config.data.train_split) if blind_controls else None,
         [store.keys[i] for i in store.split(subset)] if subset else None,
-        run.work / f"orders-{name}.json",
+        run.work / f"orders-{'legacy-' if config.quirks.legacy_orders else ''}{name}.json",
         cache,
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from vtjax.config import Experiment
 from vtjax.errors import VtjaxError
@@ -19,6 +20,7 @@ from vtjax.methods.car.embed import Embedder
 from vtjax.methods.car.evaluate import quick_results
 from vtjax.methods.car.model import rules
 from vtjax.methods.car.text import language_model_config, open_text
+from vtjax.text.shuffle import has_wrong_order
 from vtjax.training.task import Task
 
 LAST_STAGE = "train"
@@ -54,16 +56,21 @@ def build(experiment: Experiment, work: pathlib.Path) -> Task:
 
     captions, first = data.sentence_rows(train)
     mode = config.loss.positive_text
-    if config.loss.text_negatives and not any(len(set(data.events_of(c))) > 1 for c in captions):
+    for name in (config.data.train_split, config.data.test_split):
+        if name in store.splits:
+            logging.info("%s: %s", name, data.survey(data.split_clips(store, name), config.model.max_frames))
+    if config.loss.text_negatives and not any(has_wrong_order(data.events_of(c)) for c in captions):
         raise VtjaxError(
             f"{store.path}: no caption of split {config.data.train_split!r} has two different events, so there are no "
             "text negatives; prepare with --events, or set config.method.loss.text_negatives=0"
         )
-    text = open_text(config.text, assets, corpus=[data.positive_text(c, m) for c in captions for m in ("events", "caption")])
+    corpus = [data.positive_text(c, form) for c in captions for form in ("events", "caption")]
+    text = open_text(config.text, assets, corpus=corpus)
     if text.kind == "states":
         text.prepare(data.all_texts(train, mode, config.data.orders if config.loss.text_negatives else 0), cache)
     if config.text.encoder == "builtin" and text.tokenizer.vocab_size > config.text.vocab_size:
-        raise VtjaxError(f"config.method.text.vocab_size={config.text.vocab_size}: the vocabulary has {text.tokenizer.vocab_size}")
+        size = f"config.method.text.vocab_size={config.text.vocab_size}"
+        raise VtjaxError(f"{size}: the vocabulary has {text.tokenizer.vocab_size}")
     sentence = data.sentence_embeddings(captions, config) if config.loss.filter != "none" else None
 
     embedder = Embedder(config, normalizer, text, compute_dtype(experiment))

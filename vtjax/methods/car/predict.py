@@ -37,8 +37,8 @@ def open_motions(path: str, cache: pathlib.Path, joint_map: str = "auto", fps: f
     digest = hashlib.sha256(json.dumps([stamp, joint_map, fps]).encode()).hexdigest()[:16]
     output = cache / f"motions-{digest}"
     if not (output / "meta.json").is_file():
-        options = Options((path,), str(output), joint_map=joint_map, fps=fps, split_by="none", events="none", overwrite=output.exists())
-        print(prepare(options))
+        whole = {"split_by": "none", "events": "none", "overwrite": output.exists()}
+        print(prepare(Options((path,), str(output), joint_map=joint_map, fps=fps, **whole)))
     return MotionStore(output)
 
 
@@ -71,7 +71,8 @@ def predict(
     embedder = open_embedder(run.experiment.method, run.work / "assets")
     if text:
         clips = _clips(run, motions, split, joint_map, fps)
-        scores = similarity(embedder.texts(run.params, [text]), embedder.motions(run.params, [c.features for c in clips]))[0]
+        found = embedder.motions(run.params, [clip.features for clip in clips])
+        scores = similarity(embedder.texts(run.params, [text]), found)[0]
         order = np.argsort(-scores, kind="stable")[:top]
         return [_match(clips[i], float(scores[i])) for i in order]
     if not texts or not all(t.strip() for t in texts):
@@ -120,7 +121,7 @@ def define_flags() -> None:
     flags.DEFINE_string("text", "", "Text to search motions with.")
     flags.DEFINE_string("motion", "", "Motion file, or key of a clip, to search texts with.")
     flags.DEFINE_string("texts", "", "File with one text a line, for --motion.")
-    flags.DEFINE_string("motions", "", "Prepared folder, or file or folder of .bvh, .npy, .npz; default the test split.")
+    flags.DEFINE_string("motions", "", "Prepared folder, file or folder of .bvh, .npy, .npz; default the test split.")
     flags.DEFINE_string("split", "", "Split of the run's own data to search; default its test split.")
     flags.DEFINE_integer("top", 10, "Number of answers.", lower_bound=1)
     flags.DEFINE_string("joint_map", "auto", "smpl22, bandai21, cmu_bvh, mixamo, a .json file, or auto.")

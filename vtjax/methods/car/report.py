@@ -26,7 +26,7 @@ def training_report(run: Any, results: list[Result]) -> pathlib.Path:
     store = data.open_store(config.data, data.cache_of(run.experiment, run.work))
     embedder = open_embedder(config, run.work / "assets")
     clips = data.split_clips(store, config.data.test_split, _GALLERY)
-    tests = test_set(clips, config.loss.positive_text)
+    tests = test_set(clips, config)
     source = "the embedded motion world" if config.data.source == "world" else f"prepared motions {store.path.name}"
     facts = {
         "data": f"{source}, {len(store.split(config.data.train_split))} training clips",

@@ -1,4 +1,4 @@
-"""From sentences to the batch fields of the text encoder: token ids, or the cached states of a frozen language model."""
+"""From sentences to the fields of the text encoder: token ids, or the cached states of a frozen language model."""
 
 from __future__ import annotations
 
