@@ -5,10 +5,15 @@ Times are float seconds from the start of the video. Class indices are 0-based; 
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+
+from vtjax.errors import VtjaxError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,3 +176,63 @@ class VideoRecord:
     questions: tuple[Question, ...] = ()
     instruction: Instruction | None = None
     targets: FrameTargets | None = None
+
+
+def record_to_json(record: VideoRecord) -> dict[str, Any]:
+    """A VideoRecord as JSON values; what has its default is left out, arrays become base64 of float64 or uint8."""
+    return _encode(record)
+
+
+def record_from_json(data: Mapping[str, Any]) -> VideoRecord:
+    """The inverse of `record_to_json`. Raises VtjaxError where it is no record."""
+    try:
+        return _decode(data, "VideoRecord")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise VtjaxError(f"not a stored video record: {error}") from None
+
+
+def _encode(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        fields = {}
+        for field in dataclasses.fields(value):
+            item = getattr(value, field.name)
+            default = field.default
+            if not isinstance(item, np.ndarray) and default is not dataclasses.MISSING and item == default:
+                continue
+            fields[field.name] = _encode(item)
+        return {"type": type(value).__name__, **fields}
+    if isinstance(value, np.ndarray):
+        kind = "uint8" if value.dtype.kind in "bu" or (value.size and _is_mask(value)) else "float64"
+        data = base64.b64encode(np.ascontiguousarray(value, kind).tobytes()).decode()
+        return {"type": "array", "dtype": value.dtype.str, "stored": kind, "shape": list(value.shape), "data": data}
+    if isinstance(value, tuple | list):
+        return [_encode(item) for item in value]
+    if isinstance(value, pathlib.PurePath):
+        return {"type": "path", "path": str(value)}
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def _is_mask(value: np.ndarray) -> bool:
+    return bool(np.isin(value, (0, 1)).all())
+
+
+def _decode(value: Any, expected: str = "") -> Any:
+    if isinstance(value, list):
+        return tuple(_decode(item) for item in value)
+    if not isinstance(value, Mapping):
+        return value
+    value = dict(value)
+    kind = value.pop("type")
+    if expected and kind != expected:
+        raise ValueError(f"{kind!r} instead of {expected!r}")
+    if kind == "array":
+        raw = np.frombuffer(base64.b64decode(value["data"]), value["stored"])
+        return raw.reshape(value["shape"]).astype(np.dtype(value["dtype"]))
+    if kind == "path":
+        return pathlib.Path(value["path"])
+    cls = globals().get(kind)
+    if not dataclasses.is_dataclass(cls):
+        raise ValueError(f"unknown kind {kind!r}")
+    return cls(**{name: _decode(item) for name, item in value.items()})

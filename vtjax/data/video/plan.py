@@ -8,10 +8,9 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-from vtjax.data.video import records
 from vtjax.data.video.shards import Making, write_shard
 from vtjax.data.video.store import VERSION, read_json, shard_name
-from vtjax.data.video_records import VideoRecord
+from vtjax.data.video_records import VideoRecord, record_to_json
 from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
 
@@ -52,7 +51,7 @@ class Plan:
         for video in self.videos:
             size = video.path.stat().st_size if video.path.is_file() else -1
             same = dataclasses.replace(video, path=None, where=pathlib.PurePath(video.where).name)
-            digest.update(json.dumps([records.record_to_json(same), size], sort_keys=True).encode())
+            digest.update(json.dumps([record_to_json(same), size], sort_keys=True).encode())
         making = dataclasses.asdict(self.making)
         digest.update(json.dumps([making, self.per_shard, self.classes], sort_keys=True).encode())
         return {

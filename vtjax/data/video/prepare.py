@@ -18,9 +18,9 @@ import re
 import time
 from collections.abc import Sequence
 
+from vtjax.data.video.chunks import CODECS, DTYPES
 from vtjax.data.video.items import UNITS, read_items
 from vtjax.data.video.plan import begin, finish, make_plan
-from vtjax.data.video.records import CODECS, DTYPES
 from vtjax.data.video.shards import FITS, Making
 from vtjax.data.video.workers import run_shards
 from vtjax.data.video_records import VideoRecord

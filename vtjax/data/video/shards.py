@@ -17,13 +17,13 @@ import numpy as np
 from PIL import Image
 
 from vtjax.data.image import ImageTransform
-from vtjax.data.video import records
+from vtjax.data.video import chunks
 from vtjax.data.video.container import MAX_PIXELS, VideoError
 from vtjax.data.video.decode import VideoReader
 from vtjax.data.video.excerpt import excerpt
 from vtjax.data.video.sampling import rate_grid
 from vtjax.data.video.store import pack_times, shard_name
-from vtjax.data.video_records import VideoRecord
+from vtjax.data.video_records import VideoRecord, record_to_json
 from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
 
@@ -103,10 +103,10 @@ def write_shard(
         old.unlink(missing_ok=True)
     tower = load_tower(making.features) if making.features else None
     partial = folder / f".{name}.{os.getpid()}.partial"
-    writer = ArrayRecordWriter(str(partial), records.writer_options("array" if tower else making.codec))
+    writer = ArrayRecordWriter(str(partial), chunks.writer_options("array" if tower else making.codec))
     entries: list[dict[str, Any]] = []
     problems: list[dict[str, Any]] = []
-    digest, chunks = hashlib.sha256(), 0
+    digest, written = hashlib.sha256(), 0
     try:
         for position, record in enumerate(videos):
             send(("video", position, record.id))
@@ -117,8 +117,8 @@ def write_shard(
                     for chunk in made:
                         writer.write(chunk)
                         digest.update(chunk)
-                entries.append(entry | {"first": chunks})
-                chunks += entry["chunks"]
+                entries.append(entry | {"first": written})
+                written += entry["chunks"]
                 if entry["damage"]:
                     problems.append(_problem(record.path, "kept, but damaged", entry["damage"], True))
             except VideoError as error:
@@ -132,7 +132,7 @@ def write_shard(
         raise
     writer.close()
     os.replace(partial, folder / f"{name}.array_record")
-    sidecar = {"videos": entries, "chunks": chunks, "data_sha256": digest.hexdigest(), "problems": problems}
+    sidecar = {"videos": entries, "chunks": written, "data_sha256": digest.hexdigest(), "problems": problems}
     text = json.dumps(sidecar, sort_keys=True)
     sidecar["sha256"] = hashlib.sha256(text.encode()).hexdigest()
     write_atomically(folder / f"{name}.json", json.dumps(sidecar, sort_keys=True, ensure_ascii=False) + "\n")
@@ -192,19 +192,19 @@ def _video(record, reader, making: Making, tower, spool, beat) -> tuple[dict[str
         times = np.array([times[i : i + group].mean() for i in range(0, len(times), group)])
         fps /= group
         rows = _features(record, frames, making, tower, beat)
-        made = (records.array_chunk(np.stack(chunk)) for chunk in _grouped(rows, making.chunk_rows))
+        made = (chunks.array_chunk(np.stack(chunk)) for chunk in _grouped(rows, making.chunk_rows))
     else:
         made = _encoded(frames, making, beat)
     sizes, shape = [], None
     for chunk in made:
         spool.write(chunk)
         sizes.append(len(chunk))
-        shape = shape or records.chunk_shape(chunk)
+        shape = shape or chunks.chunk_shape(chunk)
     # Where the folder lies must not change what is stored.
     kept = dataclasses.replace(record, path=None, where=pathlib.PurePath(record.where).name)
     kept = kept if kept.duration is not None else dataclasses.replace(kept, duration=reader.duration)
     return {
-        "record": records.record_to_json(kept),
+        "record": record_to_json(kept),
         "times": pack_times(times),
         "range": [video.start, video.end],
         "fps": fps,
@@ -238,9 +238,9 @@ def _grouped(items: Iterator, size: int) -> Iterator[list]:
 
 def _encoded(frames: Iterator[np.ndarray], making: Making, beat) -> Iterator[bytes]:
     for group in _grouped(frames, making.chunk_rows):
-        encoded = [records.encode_frame(frame, making.codec, making.quality) for frame in group]
+        encoded = [chunks.encode_frame(frame, making.codec, making.quality) for frame in group]
         beat()
-        yield records.frames_chunk(encoded, group[0].shape, making.codec)
+        yield chunks.frames_chunk(encoded, group[0].shape, making.codec)
 
 
 def _features(record, frames: Iterator[np.ndarray], making: Making, tower: Tower, beat) -> Iterator[np.ndarray]:

@@ -1,7 +1,7 @@
 """The prepared folder of videos: random access to frames or features, and to their annotations.
 
 plan.json                         what was asked for, with a digest; written first
-shard-00000-of-00004.array_record chunks of frames or features (records.py)
+shard-00000-of-00004.array_record chunks of frames or features (chunks.py)
 shard-00000-of-00004.json         the shard's videos: annotation, times, chunks, damage; problems; hash. Written last:
                                   a shard with this file is finished, any other is made again
 meta.json                         counts, classes, fingerprint; written when every shard is finished
@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from vtjax.data.video import records
+from vtjax.data.video import chunks
 from vtjax.data.video.container import VideoError
 from vtjax.data.video.excerpt import nearest_in
 from vtjax.data.video.source import ClipSource
-from vtjax.data.video_records import VideoRecord
+from vtjax.data.video_records import VideoRecord, record_from_json
 from vtjax.errors import VtjaxError, nearest
 
 VERSION = 1
@@ -120,7 +120,7 @@ class VideoStore(ClipSource):
         return [i for i, entry in enumerate(entries) if entry["record"].get("split", "") == name]
 
     def record(self, index: int) -> VideoRecord:
-        return records.record_from_json(self._entry(index)[1]["record"])
+        return record_from_json(self._entry(index)[1]["record"])
 
     def open(self, index: int) -> StoredVideo:
         """The stored video. Raises VideoError where its shard is damaged."""
@@ -233,7 +233,7 @@ class StoredVideo:
         for chunk, data in zip(needed, self._chunks(needed.tolist())):
             mine = unique[unique // size == chunk]
             try:
-                rows |= dict(zip(mine.tolist(), records.read_chunk(data, (mine - chunk * size).tolist())))
+                rows |= dict(zip(mine.tolist(), chunks.read_chunk(data, (mine - chunk * size).tolist())))
             except VtjaxError as error:
                 raise VideoError(self.path, "a stored chunk is damaged", str(error)) from None
         return np.stack([rows[i] for i in indices.tolist()])

@@ -23,13 +23,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from vtjax.data.video import records
 from vtjax.data.video.container import VideoError
 from vtjax.data.video.items import read_items
 from vtjax.data.video.shards import Making, load_tower, made_video
 from vtjax.data.video.source import ClipSource
 from vtjax.data.video.store import StoredVideo
-from vtjax.data.video_records import VideoRecord
+from vtjax.data.video_records import VideoRecord, record_from_json
 from vtjax.errors import Problems, VtjaxError, nearest
 
 SETTINGS = "vtjax.json"
@@ -157,7 +156,7 @@ class TfdsVideos(ClipSource):
         return len(self._data)
 
     def record(self, index: int) -> VideoRecord:
-        return records.record_from_json(json.loads(self._data[index]["entry"])["record"])
+        return record_from_json(json.loads(self._data[index]["entry"])["record"])
 
     def open(self, index: int) -> StoredVideo:
         """The stored video."""

@@ -1,4 +1,4 @@
-"""The bytes of a prepared video: chunks of frames or features in array_record files, annotations as JSON.
+"""The bytes of a prepared video: chunks of frames or features in array_record files.
 
 A chunk is one array_record entry: b"VTV1", uint32 little-endian length of a JSON header, the header, the payload.
   frames    {"codec": "jpeg" | "png" | "webp" | "raw", "shape": [n, H, W, 3], "sizes": [bytes of each frame]}
@@ -9,11 +9,8 @@ the chunks that it touches and no more.
 
 from __future__ import annotations
 
-import base64
-import dataclasses
 import io
 import json
-import pathlib
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -21,8 +18,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vtjax.data import video_records
-from vtjax.data.video_records import VideoRecord
 from vtjax.errors import VtjaxError
 
 MAGIC = b"VTV1"
@@ -100,66 +95,6 @@ def read_chunk(data: bytes, rows: Iterable[int]) -> list[np.ndarray]:
         if isinstance(error, VtjaxError):
             raise
         raise VtjaxError(f"a chunk of a prepared video is damaged: {error}") from None
-
-
-def record_to_json(record: VideoRecord) -> dict[str, Any]:
-    """A VideoRecord as JSON values; what has its default is left out, arrays become base64 of float64 or uint8."""
-    return _encode(record)
-
-
-def record_from_json(data: Mapping[str, Any]) -> VideoRecord:
-    """The inverse of `record_to_json`. Raises VtjaxError where it is no record."""
-    try:
-        return _decode(data, "VideoRecord")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise VtjaxError(f"not a stored video record: {error}") from None
-
-
-def _encode(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        fields = {}
-        for field in dataclasses.fields(value):
-            item = getattr(value, field.name)
-            default = field.default
-            if not isinstance(item, np.ndarray) and default is not dataclasses.MISSING and item == default:
-                continue
-            fields[field.name] = _encode(item)
-        return {"type": type(value).__name__, **fields}
-    if isinstance(value, np.ndarray):
-        kind = "uint8" if value.dtype.kind in "bu" or (value.size and _is_mask(value)) else "float64"
-        data = base64.b64encode(np.ascontiguousarray(value, kind).tobytes()).decode()
-        return {"type": "array", "dtype": value.dtype.str, "stored": kind, "shape": list(value.shape), "data": data}
-    if isinstance(value, tuple | list):
-        return [_encode(item) for item in value]
-    if isinstance(value, pathlib.PurePath):
-        return {"type": "path", "path": str(value)}
-    if isinstance(value, np.generic):
-        return value.item()
-    return value
-
-
-def _is_mask(value: np.ndarray) -> bool:
-    return bool(np.isin(value, (0, 1)).all())
-
-
-def _decode(value: Any, expected: str = "") -> Any:
-    if isinstance(value, list):
-        return tuple(_decode(item) for item in value)
-    if not isinstance(value, Mapping):
-        return value
-    value = dict(value)
-    kind = value.pop("type")
-    if expected and kind != expected:
-        raise ValueError(f"{kind!r} instead of {expected!r}")
-    if kind == "array":
-        raw = np.frombuffer(base64.b64decode(value["data"]), value["stored"])
-        return raw.reshape(value["shape"]).astype(np.dtype(value["dtype"]))
-    if kind == "path":
-        return pathlib.Path(value["path"])
-    cls = getattr(video_records, kind, None)
-    if not dataclasses.is_dataclass(cls):
-        raise ValueError(f"unknown kind {kind!r}")
-    return cls(**{name: _decode(item) for name, item in value.items()})
 
 
 def chunk_shape(chunk: bytes) -> list[int]:
