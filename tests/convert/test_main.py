@@ -1,12 +1,16 @@
 """`python -m vtjax.convert` in this process: every kind there and back bit for bit, and what it refuses."""
 
+import ast
 import dataclasses
+import graphlib
 import json
 import os
+import pathlib
 import pickle
 import re
 import subprocess
 import sys
+import time
 import zipfile
 
 import jax
@@ -15,6 +19,7 @@ import numpy as np
 import pytest
 from absl import flags
 
+from vtjax import convert as convert_package
 from vtjax.convert import bert, clip, llama, peft, report, tmr
 from vtjax.convert.__main__ import define_flags, main
 from vtjax.convert.safetensors_io import SafetensorsReader, write_safetensors
@@ -26,7 +31,9 @@ from vtjax.nn.vit import VisionConfig, stack_layers
 from vtjax.training.checkpoint import load_params
 from vtjax.training.initial import from_checkpoint
 
-OURS = ("from", "to", "kind", "reverse", "allow_missing", "allow_unused", "dtype", "base", "activation", "scan_layers")
+OURS = (
+    "from", "to", "kind", "reverse", "allow_missing", "allow_unused", "inert", "dtype", "base", "activation", "scan_layers"
+)  # fmt: skip
 BERT = BertConfig(vocab_size=20, width=8, layers=1, heads=2, ffn_width=12, positions=16)
 CLIP = ClipConfig(
     10,
@@ -291,12 +298,37 @@ def test_rounding_is_said(convert, tmp_path):
     assert status == 0 and "rounded" not in printed
 
 
-def test_help_is_quick_and_names_the_flags():
+def test_help_is_quick_and_names_the_flags_and_kinds():
+    from vtjax.convert.kinds import KINDS
+
+    start = time.perf_counter()
     result = subprocess.run([sys.executable, "-m", "vtjax.convert", "--help"], capture_output=True, text=True)
+    seconds = time.perf_counter() - start
     for name in OURS:
         assert re.search(rf"--(\[no\])?{name}\b", result.stdout), name
+    lines = result.stdout.splitlines()
+    for kind, what in KINDS.items():
+        assert f"  {kind:9}{what}" in lines and len(what) < 110, kind
+    assert seconds < 3
     code = "import sys, vtjax.convert.__main__ as m; m.define_flags(); sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_no_module_of_the_package_imports_itself_by_way_of_others():
+    root = pathlib.Path(convert_package.__file__).parent
+    files = {path: "vtjax.convert." + ".".join(path.relative_to(root).with_suffix("").parts) for path in root.rglob("*.py")}
+    names = {name.removesuffix(".__init__"): path for path, name in files.items()}
+    graph = {}
+    for name, path in names.items():
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+        graph[name] = {other for other in found if other in names} - {name, "vtjax.convert"}
+    assert graph["vtjax.convert.kinds.clip"] >= {"vtjax.convert.clip", "vtjax.convert.source"}
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError with the circle
 
 
 def test_a_trained_run_goes_back_to_the_released_layout(convert, tmp_path):

@@ -4,12 +4,14 @@ import collections
 import io
 import os
 import pickle
+import sys
+import types
 import zipfile
 
 import numpy as np
 import pytest
 
-from vtjax.convert.torch_reader import Inert, read_state_dict, read_tensor, read_torch
+from vtjax.convert.torch_reader import SETTINGS, Inert, beside_state_dict, read_state_dict, read_tensor, read_torch
 from vtjax.errors import VtjaxError
 
 
@@ -74,6 +76,29 @@ def test_named_class_is_inert(tmp_path):
     with pytest.raises(VtjaxError, match="collections.Counter"):
         read_torch(path)
     assert read_torch(path, inert=["collections.Counter"]) == {"hyper": Inert("collections.Counter"), "step": 3}
+
+
+def test_settings_beside_the_weights_are_read_as_nothing(tmp_path):
+    """A released file: weights, optimizer, and an object of a settings class that is a dictionary (yacs)."""
+    torch = pytest.importorskip("torch")
+    module = types.ModuleType("yacs.config")
+    module.CfgNode = type("CfgNode", (dict,), {"__module__": "yacs.config", "__qualname__": "CfgNode"})
+    sys.modules.update({"yacs": types.ModuleType("yacs"), "yacs.config": module})
+    try:
+        settings = module.CfgNode(MODEL=module.CfgNode(ARCH="B/16"), TRAIN=[1, 2])
+        settings.frozen = True
+        held = {"model": {"w": torch.ones(2)}, "optimizer": {"state": {0: {"step": torch.ones(())}}}, "epoch": 3}
+        torch.save({**held, "config": settings, "best": np.float64(0.5)}, tmp_path / "c.pth")
+    finally:
+        del sys.modules["yacs"], sys.modules["yacs.config"]
+    with pytest.raises(VtjaxError, match="yacs.config.CfgNode"):
+        read_state_dict(tmp_path / "c.pth")
+    found = read_torch(tmp_path / "c.pth", inert=SETTINGS)
+    assert found["config"] == Inert("yacs.config.CfgNode") and found["epoch"] == 3
+    assert list(read_state_dict(tmp_path / "c.pth", inert=SETTINGS)) == ["w"]
+    assert beside_state_dict(tmp_path / "c.pth", SETTINGS) == ("optimizer", "epoch", "config", "best")
+    torch.save(held["model"], tmp_path / "plain.pth")
+    assert beside_state_dict(tmp_path / "plain.pth") == ()
 
 
 def test_single_tensor_files(shared_data):

@@ -17,8 +17,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from vtjax import mains
+from vtjax.convert.kinds import KINDS
 from vtjax.errors import VtjaxError
 
+__doc__ += "\nKinds of checkpoint, told from files, settings and names unless --kind says it:\n\n" + "\n".join(
+    f"  {name:9}{what}" for name, what in KINDS.items()
+) + "\n"
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -26,17 +30,15 @@ def define_flags() -> None:
     """Defines the flags of this main, once."""
     from absl import flags
 
-    from vtjax.convert.kinds import KINDS
-
     if "from" in flags.FLAGS:
         return
-    kinds = "; ".join(f"{name}: {what}" for name, what in KINDS.items())
     flags.DEFINE_string("from", None, "Folder, file or hub id to read.", required=True)
     flags.DEFINE_string("to", None, "Folder to write.", required=True)
-    flags.DEFINE_enum("kind", "auto", ["auto", *KINDS], f"What it is; auto looks. {kinds}.")
+    flags.DEFINE_enum("kind", "auto", ["auto", *KINDS], "What it is, see above; auto looks.")
     flags.DEFINE_bool("reverse", False, "From a vtjax checkpoint or a run of vtjax.train to the published layout.")
     flags.DEFINE_multi_string("allow_missing", [], "Regular expression of tensors that may be missing: random then.")
     flags.DEFINE_multi_string("allow_unused", [], "Regular expression of published tensors that may be left out.")
+    flags.DEFINE_multi_string("inert", [], "Class in a torch file, by its full name, that is read as nothing; not run.")
     flags.DEFINE_enum("dtype", None, DTYPES, "Of the parameters; default float32, for llama bfloat16.")
     flags.DEFINE_string("base", "", "peft: folder or hub id of the model that the adapter is for.")
     flags.DEFINE_string("activation", "", "clip: gelu or quick_gelu, for a file that does not say it.")
@@ -47,8 +49,7 @@ def convert(rest: Sequence[str]) -> int:
     """What the flags ask for."""
     from absl import flags
 
-    from vtjax.convert.kinds import Options
-    from vtjax.convert.source import Allow
+    from vtjax.convert.options import Allow, Options
 
     if len(rest) > 1:
         raise VtjaxError(f"unexpected argument {rest[1]!r}: every option is a flag, --name=value; see --help")
@@ -64,10 +65,10 @@ def convert(rest: Sequence[str]) -> int:
         value.activation,
         value.scan_layers,
     )
-    return forward(value["from"].value, target, value.kind, options)
+    return forward(value["from"].value, target, value.kind, options, tuple(value.inert))
 
 
-def forward(name: str, target: pathlib.Path, kind: str, options: Any) -> int:
+def forward(name: str, target: pathlib.Path, kind: str, options: Any, inert: Sequence[str] = ()) -> int:
     """Reads a published checkpoint, prints the report, and writes `target`.
 
     Raises:
@@ -78,12 +79,14 @@ def forward(name: str, target: pathlib.Path, kind: str, options: Any) -> int:
     from vtjax.convert.source import Source
 
     def fill(folder: pathlib.Path) -> None:
-        source = Source(name)
+        source = Source(name, inert)
         chosen = kinds.detect(source) if kind == "auto" else kind
         loaded = kinds.module(chosen).load(source, options)
         print(f"{chosen} from {source.path}: {loaded.report.summary()}")
         leaves = flatten(loaded.params)
         notes = [*loaded.notes, *_rounding(loaded.published_dtype, leaves)]
+        if source.beside:
+            print(f"  left out, beside the weights: {', '.join(source.beside)}")
         print(f"{len(leaves)} parameters, {sum(x.size for x in leaves.values()):,} numbers", *notes, sep="\n")
         store.write(folder, chosen, loaded.config, loaded.params, source)
 

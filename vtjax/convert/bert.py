@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vtjax.convert import report, torch_reader
+from vtjax.convert.files import read_json
 from vtjax.convert.hub import local_folder
 from vtjax.convert.safetensors_io import SafetensorsReader, write_safetensors
 from vtjax.errors import VtjaxError
@@ -236,20 +237,6 @@ def expected_shapes(config: BertConfig) -> dict[str, Any]:
     ids = jax.ShapeDtypeStruct((1, 2), jnp.int32)
     mask = jax.ShapeDtypeStruct((1, 2), jnp.bool_)
     return report.flatten(jax.eval_shape(BertEncoder(config).init, jax.random.key(0), ids, mask)["params"])
-
-
-def read_json(path: pathlib.Path) -> Any:
-    """Content of a JSON file.
-
-    Raises:
-      VtjaxError: not there, or not JSON.
-    """
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise VtjaxError(f"{path}: no such file; expected a folder in the Hugging Face layout") from error
-    except ValueError as error:
-        raise VtjaxError(f"{path}: not JSON ({error})") from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,18 +6,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from vtjax.convert import report, torch_reader, torchscript
+from vtjax.convert import report, streaming, tables
 from vtjax.convert.clip_settings import config_from_hf, config_from_open_clip, config_from_tensors, config_to_hf
+from vtjax.convert.files import open_weights, weights_file
 from vtjax.convert.hub import local_folder
-from vtjax.convert.safetensors_io import SafetensorsReader, write_safetensors
+from vtjax.convert.safetensors_io import write_safetensors
+from vtjax.convert.source import Tensors
 from vtjax.data.image import ImageTransform
 from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
@@ -33,28 +34,8 @@ NOT_WEIGHTS = (
 )
 # A tensor that stands in every checkpoint of the layout; what precedes it is a prefix ("module.", "clip.").
 _MARKERS = {"hf": "vision_model.embeddings.class_embedding", "openai": "visual.class_embedding"}
-_WEIGHT_FILES = ("pytorch_model.bin", "open_clip_pytorch_model.bin")
 
-# Published name of each module -> ours; several of ours are stacked in one published tensor. Inside one layer:
-_HF_LAYER = {
-    "self_attn.q_proj": "attention/query",
-    "self_attn.k_proj": "attention/key",
-    "self_attn.v_proj": "attention/value",
-    "self_attn.out_proj": "attention/out",
-    "layer_norm1": "norm1",
-    "layer_norm2": "norm2",
-    "mlp.fc1": "ffn/up",
-    "mlp.fc2": "ffn/down",
-}
-_OPENAI_LAYER = {
-    "attn.in_proj_": ("attention/query", "attention/key", "attention/value"),
-    "attn.out_proj": "attention/out",
-    "ln_1": "norm1",
-    "ln_2": "norm2",
-    "mlp.c_fc": "ffn/up",
-    "mlp.c_proj": "ffn/down",
-}
-# Outside the layers. Kinds: see `Entry`.
+# Outside the layers: published name, ours, kind of `tables.Entry`.
 _OUTSIDE = {
     "hf": (
         ("vision_model.embeddings.class_embedding", "vision/class_embedding", "same"),
@@ -95,68 +76,7 @@ _LAYERS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One published tensor and the parameters it holds, "a/b/c" names.
-
-    kind: "same" shape and values; "flat" biases, heads and parts concatenated; "dense" matrices, published as
-    [out, in] with heads flat and parts stacked; "conv" kernels, published as [out, in, height, width].
-    """
-
-    theirs: str
-    ours: tuple[str, ...]
-    kind: str
-
-    def published_shape(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-        """Shape of the tensor for parameters of these shapes."""
-        if self.kind == "dense":
-            outs = [math.prod(shape) // _inputs(name, shape) for name, shape in zip(self.ours, shapes, strict=True)]
-            return sum(outs), _inputs(self.ours[0], shapes[0])
-        if self.kind == "flat":
-            return (sum(map(math.prod, shapes)),)
-        (shape,) = shapes
-        return (shape[3], shape[2], shape[0], shape[1]) if self.kind == "conv" else tuple(shape)
-
-    def publish(self, values: Sequence[np.ndarray]) -> np.ndarray:
-        """The published tensor of these parameters."""
-        if self.kind == "dense":
-            parts = [v.reshape(_inputs(n, v.shape), -1).T for n, v in zip(self.ours, values, strict=True)]
-            return np.concatenate(parts) if len(parts) > 1 else np.ascontiguousarray(parts[0])
-        if self.kind == "flat":
-            return np.concatenate([v.reshape(-1) for v in values])
-        (value,) = values
-        return np.ascontiguousarray(value.transpose(3, 2, 0, 1)) if self.kind == "conv" else value
-
-    def parameters(self, value: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
-        """The inverse of `publish`, new arrays of these shapes."""
-        if self.kind == "conv":
-            value = value.transpose(2, 3, 1, 0)
-        parts = np.split(value, len(shapes)) if len(shapes) > 1 else [value]
-        parts = [part.T if self.kind == "dense" else part for part in parts]
-        return [np.array(part, order="C").reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
-
-
-def _inputs(name: str, shape: tuple[int, ...]) -> int:
-    """Rows of a kernel as a matrix: an attention's `out` takes [heads, head_dim], all others one axis."""
-    return math.prod(shape[:-1]) if name.endswith("out/kernel") else shape[0]
-
-
-def layer_entries(ours: str, theirs: str, layers: int, layout: str) -> Iterator[Entry]:
-    """Entries of a stack of layers; `ours` precedes "layer_0/...", `theirs` has "{i}" for the layer's number."""
-    for i in range(layers):
-        for published, names in (_HF_LAYER if layout == "hf" else _OPENAI_LAYER).items():
-            names = (names,) if isinstance(names, str) else names
-            dot = "" if published.endswith("_") else "."
-            norm = "norm" in names[0]
-            for suffix, leaf, kind in (
-                ("weight", "scale" if norm else "kernel", "same" if norm else "dense"),
-                ("bias", "bias", "flat"),
-            ):
-                mine = tuple(f"{ours}layer_{i}/{name}/{leaf}" for name in names)
-                yield Entry(f"{theirs.format(i=i)}{published}{dot}{suffix}", mine, kind)
-
-
-def entries(config: ClipConfig, layout: str) -> list[Entry]:
+def entries(config: ClipConfig, layout: str) -> list[tables.Entry]:
     """Every published tensor of a CLIP.
 
     Raises:
@@ -164,9 +84,10 @@ def entries(config: ClipConfig, layout: str) -> list[Entry]:
     """
     if layout not in LAYOUTS:
         raise VtjaxError(f"layout {layout!r}; expected one of {', '.join(LAYOUTS)} (open_clip's is 'openai')")
-    found = [Entry(theirs, (ours,), kind) for theirs, ours, kind in _OUTSIDE[layout]]
+    found = [tables.Entry(theirs, (ours,), kind) for theirs, ours, kind in _OUTSIDE[layout]]
     for tower, sizes in (("vision", config.vision), ("text", config.text)):
-        found += layer_entries(f"{tower}/transformer/", _LAYERS[layout][tower], sizes.layers, layout)
+        names = tables.HF_LAYER if layout == "hf" else tables.OPENAI_LAYER
+        found += tables.layers(f"{tower}/transformer/", _LAYERS[layout][tower], sizes.layers, names)
     return found
 
 
@@ -217,15 +138,8 @@ def from_published(
       VtjaxError: a tensor is missing, of another shape, or unused and not one of `NOT_WEIGHTS`.
     """
     layout, names = published_names(tensors, where)
-    shapes, table = expected_shapes(config), entries(config, layout)
-    expected = {e.theirs: _Shape(e.published_shape([shapes[n] for n in e.ours])) for e in table}
-    found = {name: _Shape(shape_of(tensors, full)) for name, full in names.items()}
-    result = report.match(expected, found).raise_if_incomplete(allow_unused=NOT_WEIGHTS, source=where)
-    params = {}
-    for entry in table:
-        value = np.asarray(tensors[names[entry.theirs]]).astype(dtype, copy=False)
-        params |= zip(entry.ours, entry.parameters(value, [shapes[n] for n in entry.ours]), strict=True)
-    return report.unflatten(params), result
+    shown = Tensors(tensors if hasattr(tensors, "read") else streaming.ArrayWeights(tensors), names)
+    return tables.read(entries(config, layout), expected_shapes(config), shown, where, dtype, NOT_WEIGHTS)
 
 
 def to_published(config: ClipConfig, params: Mapping[str, Any], layout: str = "hf") -> dict[str, np.ndarray]:
@@ -234,10 +148,7 @@ def to_published(config: ClipConfig, params: Mapping[str, Any], layout: str = "h
     Raises:
       VtjaxError: parameters that are not those of `Clip(config)`, or an unknown layout.
     """
-    flat = report.flatten(unstack_layers(params))
-    shapes = {name: _Shape(shape) for name, shape in expected_shapes(config).items()}
-    report.match(shapes, flat).raise_if_incomplete(source="parameters")
-    return {e.theirs: e.publish([np.asarray(flat[n]) for n in e.ours]) for e in entries(config, layout)}
+    return tables.write(entries(config, layout), expected_shapes(config), unstack_layers(params))
 
 
 def load_clip(
@@ -288,40 +199,6 @@ def save_clip_openai(path: str | os.PathLike[str], config: ClipConfig, params: M
     write_safetensors(path, to_published(config, params, "openai"))
 
 
-def open_weights(path: str | os.PathLike[str]) -> Mapping[str, np.ndarray]:
-    """The tensors of one file by name, whatever its format; read when asked for, or mapped.
-
-    Raises:
-      VtjaxError: see the readers.
-    """
-    path = pathlib.Path(path)
-    if path.suffix in (".safetensors", ".json"):
-        return SafetensorsReader(path)
-    if torchscript.is_torchscript(path):
-        return torchscript.read_torchscript(path)
-    return torch_reader.read_state_dict(path)
-
-
-def shape_of(tensors: Mapping[str, np.ndarray], name: str) -> tuple[int, ...]:
-    """A tensor's shape, without reading it where `tensors` can tell (a safetensors file's header does)."""
-    return tensors.shape(name) if hasattr(tensors, "shape") else tuple(tensors[name].shape)
-
-
-def weights_file(folder: pathlib.Path) -> pathlib.Path:
-    """The one file of weights in a folder, or its index of shards.
-
-    Raises:
-      VtjaxError: none or several.
-    """
-    if any(folder.glob("*.safetensors")):
-        return SafetensorsReader(folder).path
-    found = [folder / name for name in _WEIGHT_FILES if (folder / name).is_file()] or sorted(folder.glob("*.pt"))
-    if len(found) != 1:
-        what = ", ".join(f.name for f in found) or "none"
-        raise VtjaxError(f"{folder}: expected model.safetensors, {' or '.join(_WEIGHT_FILES)}; found {what}")
-    return found[0]
-
-
 def stated_config(
     folder: pathlib.Path,
     where: str,
@@ -349,9 +226,4 @@ def stated_config(
             return config if activation is None else with_activation(config, activation)
     if layout == "hf":
         raise VtjaxError(f"{where}: no config.json beside it; put it there or give `config`")
-    return config_from_tensors({name: shape_of(tensors, full) for name, full in names.items()}, where, activation)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Shape:
-    shape: tuple[int, ...]
+    return config_from_tensors({name: tables.shape_of(tensors, full) for name, full in names.items()}, where, activation)

@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from vtjax.convert import report, streaming
-from vtjax.convert.bert import read_json
+from vtjax.convert.files import read_json
 from vtjax.convert.hub import local_folder
 from vtjax.convert.safetensors_io import write_safetensors
 from vtjax.errors import VtjaxError

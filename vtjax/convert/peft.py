@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vtjax.convert import report, torch_reader
-from vtjax.convert.bert import read_json
+from vtjax.convert.files import read_json
 from vtjax.convert.llama import MODULES
 from vtjax.convert.safetensors_io import SafetensorsReader, write_safetensors
 from vtjax.errors import VtjaxError, nearest

@@ -17,13 +17,15 @@ class MatchReport:
     """Names ("a/b/c") by how they fitted.
 
     matched: in both with the same shape. unused: in the checkpoint only. missing: in the tree only.
-    mis_shaped: (name, shape expected by the tree, shape found in the checkpoint).
+    mis_shaped: (name, shape expected by the tree, shape found in the checkpoint). dropped: (name in the checkpoint, why
+    it is known to be no parameter).
     """
 
     matched: tuple[str, ...]
     unused: tuple[str, ...]
     missing: tuple[str, ...]
     mis_shaped: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    dropped: tuple[tuple[str, str], ...] = ()
 
     def summary(self) -> str:
         """One line of counts, then a line for every leaf that did not fit (the first `SHOWN` of each kind)."""
@@ -36,6 +38,12 @@ class MatchReport:
         lines += _listed("unused: ", self.unused, len(self.unused))
         shapes = [f"{name}: expected {expected}, found {found}" for name, expected, found in self.mis_shaped]
         lines += _listed("mis-shaped: ", shapes, len(self.mis_shaped))
+        reasons: dict[str, list[str]] = {}
+        for name, why in self.dropped:
+            reasons.setdefault(why, []).append(name)
+        for why, names in reasons.items():
+            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            lines.append(f"  left out, {why}: {', '.join(names[:SHOWN])}{more}")
         return "\n".join(lines)
 
     def raise_if_incomplete(

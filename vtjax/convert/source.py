@@ -12,19 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from vtjax.convert import report, streaming
+from vtjax.convert import report, streaming, torch_reader, torchscript
+from vtjax.convert.files import open_weights, read_json, weights_file
 from vtjax.convert.hub import local_folder
-from vtjax.convert.kinds import Allow
+from vtjax.convert.options import Allow
 
 
 class Source:
     """A folder, a file or a hub id; nothing of it is read before it is asked for.
 
+    inert: full names of further classes whose objects may stand in a torch file, and are read as nothing.
+
     Raises:
       VtjaxError: as `vtjax.convert.hub.local_folder`.
     """
 
-    def __init__(self, name: str | os.PathLike[str]):
+    def __init__(self, name: str | os.PathLike[str], inert: Sequence[str] = ()):
+        self.inert = (*torch_reader.SETTINGS, *inert)
         path = pathlib.Path(name).expanduser()
         self.name, self.path = str(name), path if path.is_file() else local_folder(name)
 
@@ -36,8 +40,6 @@ class Source:
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
         """Content of config.json, {} where there is none or it is no table of settings."""
-        from vtjax.convert.bert import read_json
-
         file = self.folder / "config.json"
         found = read_json(file) if file.is_file() else {}
         return found if isinstance(found, dict) else {}
@@ -49,15 +51,20 @@ class Source:
         Raises:
           VtjaxError: no weights, several checkpoints, damaged files, or a pickle that asks for more than tensors.
         """
-        from vtjax.convert.clip import open_weights, weights_file
-
         if self.path.is_file():
-            found = open_weights(self.path)
+            found = open_weights(self.path, self.inert)
         elif any(self.path.glob("*.safetensors")) or any(self.path.glob(streaming.TORCH_FILE + "*")):
             found = streaming.open_weights(self.path)
         else:
-            found = open_weights(weights_file(self.path))
+            found = open_weights(weights_file(self.path), self.inert)
         return found if hasattr(found, "shape") else streaming.ArrayWeights(found)
+
+    @functools.cached_property
+    def beside(self) -> tuple[str, ...]:
+        """Entries of a torch file beside its weights, which are left out: optimizer, epoch, settings, ..."""
+        if not self.path.is_file() or self.path.suffix == ".safetensors" or torchscript.is_torchscript(self.path):
+            return ()
+        return torch_reader.beside_state_dict(self.path, self.inert)
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vtjax.convert.bert import read_json
+from vtjax.convert.files import read_json
 from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
 

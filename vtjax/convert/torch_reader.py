@@ -56,6 +56,17 @@ _ORDERED = "collections.OrderedDict"
 _ADMITTED = {_ORDERED} | _REBUILD | set(_STORAGES) | set(_TORCH_DTYPES)
 _DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, RuntimeError, zlib.error)
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+# Classes of the settings and numbers that released checkpoints keep beside their weights: read as nothing (`Inert`).
+SETTINGS = (
+    "yacs.config.CfgNode",
+    "mmcv.utils.config.Config",
+    "mmcv.utils.config.ConfigDict",
+    "argparse.Namespace",
+    "numpy.dtype",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "_codecs.encode",
+)
 _USUAL_KEYS = ("state_dict", "model_state_dict", "model", "net", "module")
 
 
@@ -77,17 +88,26 @@ def read_state_dict(
             raise VtjaxError(f"{path}: no entry {key!r}; {_contents(tree)}")
         found = found[part]
     if key is None and isinstance(found, Mapping) and not _is_state_dict(found):
-        inside = [k for k, v in found.items() if _is_state_dict(v)]
-        usual = [k for k in _USUAL_KEYS if k in inside]
-        if len(inside) != 1 and not usual:
-            raise VtjaxError(f"{path}: not one state dict, name its entry; {_contents(tree)}")
-        found = found[usual[0] if usual else inside[0]]
+        found = found[_entry(found, str(path))]
     if not isinstance(found, Mapping) or not all(isinstance(k, str) for k in found):
         raise VtjaxError(f"{path}: not a dictionary of tensors; {_contents(found)}")
     for name, value in found.items():
         if not isinstance(value, (np.ndarray, bool, int, float)):
             raise VtjaxError(f"{path}: entry {name!r} is a {type(value).__name__}, not a tensor; {_contents(tree)}")
     return {name: np.asarray(value) for name, value in found.items()}
+
+
+def beside_state_dict(path: str | os.PathLike[str], inert: Sequence[str] = ()) -> tuple[str, ...]:
+    """Entries of a torch file that `read_state_dict` does not take: optimizer, epoch, settings, ...
+
+    Raises:
+      VtjaxError: as `read_state_dict`.
+    """
+    tree = read_torch(path, inert, verify=False)
+    if not isinstance(tree, Mapping) or _is_state_dict(tree):
+        return ()
+    taken = _entry(tree, str(path))
+    return tuple(str(name) for name in tree if name != taken)
 
 
 def read_tensor(path: str | os.PathLike[str]) -> np.ndarray:
@@ -217,7 +237,7 @@ class _Machine:
         if full not in _ADMITTED and full not in self.inert:
             raise VtjaxError(
                 f"{self.where}: refused, the file asks for {full!r}, which is not part of a tensor. Nothing was run. "
-                "Save the tensors alone (a state dict, or safetensors), or name a harmless class in `inert`"
+                "Save the tensors alone (a state dict, or safetensors), or name a harmless class (--inert)"
             )
         self.stack.append(_Global(full))
 
@@ -430,6 +450,15 @@ def _is_state_dict(value: Any) -> bool:
         and all(isinstance(k, str) and isinstance(v, (np.ndarray, bool, int, float)) for k, v in value.items())
         and any(isinstance(v, np.ndarray) for v in value.values())
     )
+
+
+def _entry(tree: Mapping[str, Any], path: str) -> str:
+    """The entry of a file that is its state dict: the only one, or of several the first with a usual name."""
+    inside = [k for k, v in tree.items() if _is_state_dict(v)]
+    usual = [k for k in _USUAL_KEYS if k in inside]
+    if len(inside) != 1 and not usual:
+        raise VtjaxError(f"{path}: not one state dict, name its entry; {_contents(tree)}")
+    return usual[0] if usual else inside[0]
 
 
 def _contents(value: Any) -> str:

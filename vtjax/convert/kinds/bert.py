@@ -11,7 +11,7 @@ import numpy as np
 
 from vtjax.config import from_dict, to_dict
 from vtjax.convert import bert
-from vtjax.convert.kinds import Loaded, Options
+from vtjax.convert.options import Loaded, Options
 from vtjax.convert.source import Source, Tensors
 from vtjax.errors import VtjaxError
 from vtjax.nn.bert import BertConfig, BertEncoder

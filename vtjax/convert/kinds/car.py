@@ -14,7 +14,7 @@ import numpy as np
 
 from vtjax.config import from_dict, to_dict
 from vtjax.convert import bert, tmr
-from vtjax.convert.kinds import Loaded, Options
+from vtjax.convert.options import Loaded, Options
 from vtjax.convert.kinds import tmr as towers
 from vtjax.convert.kinds.bert import config_from_tensors, random_params
 from vtjax.convert.report import MatchReport

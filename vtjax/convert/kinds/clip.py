@@ -9,7 +9,7 @@ import numpy as np
 
 from vtjax.config import from_dict, to_dict
 from vtjax.convert import clip
-from vtjax.convert.kinds import Loaded, Options
+from vtjax.convert.options import Loaded, Options
 from vtjax.convert.source import Source, Tensors
 from vtjax.nn.clip import Clip, ClipConfig, with_activation
 from vtjax.nn.vit import stack_layers

@@ -7,7 +7,7 @@ from typing import Any
 
 from vtjax.config import from_dict, to_dict
 from vtjax.convert import llama
-from vtjax.convert.kinds import Loaded, Options
+from vtjax.convert.options import Loaded, Options
 from vtjax.convert.source import Source, Tensors
 from vtjax.errors import VtjaxError
 from vtjax.nn.llama import LanguageModel, LlamaConfig

@@ -9,9 +9,9 @@ import numpy as np
 
 from vtjax.config import from_dict, to_dict
 from vtjax.convert import llama, peft
-from vtjax.convert.bert import read_json
+from vtjax.convert.files import read_json
 from vtjax.convert.hub import local_folder
-from vtjax.convert.kinds import Loaded, Options
+from vtjax.convert.options import Loaded, Options
 from vtjax.convert.report import MatchReport, flatten, unflatten
 from vtjax.convert.source import Source
 from vtjax.errors import VtjaxError

@@ -11,7 +11,7 @@ import numpy as np
 
 from vtjax.config import to_dict
 from vtjax.convert import streaming, tmr, torch_reader
-from vtjax.convert.kinds import Loaded, Options
+from vtjax.convert.options import Loaded, Options
 from vtjax.convert.report import MatchReport, flatten, unflatten
 from vtjax.convert.safetensors_io import write_safetensors
 from vtjax.convert.source import Source, Tensors
