@@ -49,7 +49,7 @@ def build(experiment: Experiment, work: pathlib.Path) -> Task:
     sizes, assets = sizes_of(config), work / "assets"
     videos = data.open_videos(config, sizes.vision.image_size, data.cache_of(experiment, work))
     train = videos.rows(config.data.train_split, log=work / "bad_videos.jsonl")
-    save_sizes(sizes, assets)
+    save_sizes(sizes, config.data.resize, assets)
     tokenizer = open_tokenizer(config, sizes, assets, corpus=train.texts())
     embedder = Embedder(config, sizes, tokenizer, compute_dtype(experiment))
     return dataclasses.replace(

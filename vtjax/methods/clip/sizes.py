@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vtjax.config import from_dict
+from vtjax.data.image import ImageTransform
 from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
 from vtjax.methods.clip.config import ClipConfig, tokenizer_of
@@ -83,8 +84,10 @@ def published_params(config: ClipConfig, params: Mapping[str, Any]) -> dict[str,
     return {**params, **weights}
 
 
-def save_sizes(sizes: towers.ClipConfig, assets: pathlib.Path) -> None:
-    """Keeps resolved sizes in a run's assets."""
+def save_sizes(sizes: towers.ClipConfig, resize: str, assets: pathlib.Path) -> None:
+    """Keeps resolved sizes in a run's assets, and how frames are brought to them (ImageTransform.from_hf reads it)."""
+    image = ImageTransform(sizes.vision.image_size, resize)
+    write_atomically(assets / "preprocessor_config.json", json.dumps(image.to_hf(), indent=1) + "\n")
     write_atomically(assets / FILE, json.dumps(dataclasses.asdict(sizes), indent=1) + "\n")
 
 
