@@ -17,11 +17,10 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
-from absl import flags
+from converting import OURS, random_like, same, torch_file
 
 from vtjax import convert as convert_package
 from vtjax.convert import bert, clip, llama, peft, report, tmr
-from vtjax.convert.__main__ import define_flags, main
 from vtjax.convert.safetensors_io import SafetensorsReader, write_safetensors
 from vtjax.nn.bert import BertConfig
 from vtjax.nn.clip import ClipConfig, TextConfig
@@ -31,9 +30,6 @@ from vtjax.nn.vit import VisionConfig, stack_layers
 from vtjax.training.checkpoint import load_params
 from vtjax.training.initial import from_checkpoint
 
-OURS = (
-    "from", "to", "kind", "reverse", "allow_missing", "allow_unused", "inert", "dtype", "base", "activation", "scan_layers"
-)  # fmt: skip
 BERT = BertConfig(vocab_size=20, width=8, layers=1, heads=2, ffn_width=12, positions=16)
 CLIP = ClipConfig(
     10,
@@ -43,37 +39,6 @@ CLIP = ClipConfig(
 LLAMA = LlamaConfig(vocab_size=24, width=16, layers=2, heads=4, kv_heads=2, head_dim=4, ffn_width=24, positions=32)
 LORA = LoraConfig(rank=3, alpha=6.0, targets=r"layers/attention/(query|out)/kernel")
 DISTILBERT = dataclasses.replace(BERT, kind="distilbert", width=64, heads=1, token_types=0, relative_buckets=0)
-
-
-@pytest.fixture
-def convert(capsys):
-    """Runs the main; returns (exit status, what it printed)."""
-    define_flags()
-
-    def run(*arguments):
-        for name in OURS:
-            flags.FLAGS[name].unparse()
-        with pytest.raises(SystemExit) as exit_:
-            main(["vtjax.convert", *map(str, arguments)])
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err
-        return exit_.value.code or 0, printed.out + printed.err
-
-    return run
-
-
-def random_like(shapes, dtype=np.float32, seed=0):
-    rng = np.random.default_rng(seed)
-    flat = report.flatten(shapes)
-    return report.unflatten({n: rng.standard_normal(getattr(s, "shape", s)).astype(dtype) for n, s in flat.items()})
-
-
-def same(a, b):
-    a, b = report.flatten(a), report.flatten(b)
-    assert a.keys() == b.keys()
-    for name, value in a.items():
-        x, y = np.asarray(value), np.asarray(b[name])
-        assert x.dtype == y.dtype and x.tobytes() == y.tobytes(), name
 
 
 def published(folder, kind):
@@ -134,29 +99,6 @@ def test_there_and_back_is_bitwise(convert, tmp_path, kind):
         assert json.loads((tmp_path / "back" / settings.name).read_text()) == json.loads(settings.read_text())
     assert (tmp_path / "back" / "tokenizer.json").read_text() == "{}"
     assert not list(tmp_path.glob(".*.partial"))
-
-
-def torch_file(path, tensors):
-    """The zip that torch.save writes, made without torch: float32 tensors, one storage each."""
-
-    class Storage:
-        def __init__(self, key, size):
-            self.key, self.size = key, size
-
-    storages = {name: Storage(str(i), value.size) for i, (name, value) in enumerate(tensors.items())}
-    lines = [b"(d"]
-    for name, value in tensors.items():
-        numbers = lambda items: b"(" + b"".join(b"I%d\n" % n for n in items) + b"t"  # noqa: E731
-        storage = storages[name]
-        persistent = b"(V" b"storage\nctorch\nFloatStorage\nV%s\nVcpu\nI%d\ntQ" % (storage.key.encode(), storage.size)
-        strides = [s // 4 for s in value.strides]
-        call = b"ctorch._utils\n_rebuild_tensor_v2\n(" + persistent + b"I0\n" + numbers(value.shape) + numbers(strides)
-        lines.append(b"V%s\n" % name.encode() + call + b"I00\nccollections\nOrderedDict\n(tRtR" + b"s")
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", b"".join(lines) + b".")
-        archive.writestr("archive/version", "3\n")
-        for name, value in tensors.items():
-            archive.writestr(f"archive/data/{storages[name].key}", value.tobytes())
 
 
 def test_tmr_of_three_torch_files(convert, tmp_path):
@@ -316,8 +258,8 @@ def test_help_is_quick_and_names_the_flags_and_kinds():
 
 def test_no_module_of_the_package_imports_itself_by_way_of_others():
     root = pathlib.Path(convert_package.__file__).parent
-    files = {path: "vtjax.convert." + ".".join(path.relative_to(root).with_suffix("").parts) for path in root.rglob("*.py")}
-    names = {name.removesuffix(".__init__"): path for path, name in files.items()}
+    files = {".".join(path.relative_to(root.parent).with_suffix("").parts): path for path in root.rglob("*.py")}
+    names = {"vtjax." + name.removesuffix(".__init__"): path for name, path in files.items()}
     graph = {}
     for name, path in names.items():
         found = set()

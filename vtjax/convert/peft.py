@@ -14,17 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vtjax.convert import report, torch_reader
-from vtjax.convert.files import read_json
+from vtjax.convert import report
+from vtjax.convert.files import open_weights, read_json
 from vtjax.convert.llama import MODULES
-from vtjax.convert.safetensors_io import SafetensorsReader, write_safetensors
+from vtjax.convert.safetensors_io import write_safetensors
 from vtjax.errors import VtjaxError, nearest
 from vtjax.files import write_atomically
 from vtjax.nn.lora import LoraConfig, kernel_dims
 
 CONFIG_FILE = "adapter_config.json"
 TENSOR_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-EXTRAS_FILE = "non_lora_trainables.bin"
+EXTRAS_FILES = ("non_lora_trainables.safetensors", "non_lora_trainables.bin")
 PREFIX = "base_model.model."  # what peft puts before the names of the wrapped model's modules
 
 # "...q_proj.lora_A.weight"; a dump that was not written by peft's own saving names the adapter, as in
@@ -54,13 +54,15 @@ class PeftAdapter:
 
     config, tree: as `vtjax.nn.lora` takes them, factors float32. extras: every other tensor of the folder under its
     published name without "base_model." (projectors and heads that were trained beside the adapter, modules_to_save,
-    factors of modules outside the base's layers). settings: adapter_config.json.
+    factors of modules outside the base's layers). settings: adapter_config.json. places: name in `extras` -> (file,
+    name in it).
     """
 
     config: LoraConfig
     tree: dict[str, Any]
     extras: dict[str, np.ndarray]
     settings: dict[str, Any]
+    places: dict[str, tuple[str, str]]
 
 
 def load_peft(
@@ -82,18 +84,20 @@ def load_peft(
     _check_settings(settings, where)
     factors: dict[str, dict[int, np.ndarray]] = {}
     extras: dict[str, np.ndarray] = {}
+    places: dict[str, tuple[str, str]] = {}
     ours = {theirs: name for name, theirs in modules.items()}
-    for name, value in _tensors(folder):
+    for file, name, value in _tensors(folder):
         match = _FACTOR.fullmatch(name)
         layer = _LAYER.fullmatch(match["module"]) if match else None
         if layer and layer["rest"] in ours:
             path = f"layers/{ours[layer['rest']]}/{match['side'].lower()}"
             factors.setdefault(path, {})[int(layer["layer"])] = value
         else:
-            extras[_bare(name)] = value
+            extras[bare_name(name)], places[bare_name(name)] = value, (file, name)
     if not factors:
         raise VtjaxError(f"{folder}: no LoRA factors of {', '.join(modules.values())}")
-    return PeftAdapter(_config(settings, factors), _tree(factors, base, settings["r"], str(folder)), extras, settings)
+    tree = _tree(factors, base, settings["r"], str(folder))
+    return PeftAdapter(_config(settings, factors), tree, extras, settings, places)
 
 
 def save_peft(
@@ -102,8 +106,11 @@ def save_peft(
     tree: Mapping[str, Any],
     base_model_name: str | None = None,
     modules: Mapping[str, str] = MODULES,
+    extras: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Writes a folder that `peft.PeftModel.from_pretrained` puts on a LLaMA causal language model.
+
+    tree: factors, written in their own dtype. extras: tensors to write beside them, under their published names.
 
     Raises:
       VtjaxError: factors of a module without a published name.
@@ -115,7 +122,7 @@ def save_peft(
         if module not in modules:
             raise VtjaxError(f"{path}: no published name for this module; {nearest(module, modules)}")
         targets.add(modules[module].rsplit(".", 1)[-1])
-        for i, factor in enumerate(np.asarray(value, np.float32)):
+        for i, factor in enumerate(np.asarray(value)):
             # a: [*inputs, r] -> (r, in); b: [r, *outputs] -> (out, r)
             matrix = factor.reshape(-1, config.rank) if side == "a" else factor.reshape(config.rank, -1)
             tensors[f"{PREFIX}model.layers.{i}.{modules[module]}.lora_{side.upper()}.weight"] = matrix.T
@@ -135,7 +142,7 @@ def save_peft(
         "inference_mode": True,
     }
     folder = pathlib.Path(folder)
-    write_safetensors(folder / TENSOR_FILES[0], tensors)
+    write_safetensors(folder / TENSOR_FILES[0], {**tensors, **(extras or {})})
     write_atomically(folder / CONFIG_FILE, json.dumps(settings, indent=2))
 
 
@@ -158,17 +165,18 @@ def _check_settings(settings: Mapping[str, Any], where: str) -> None:
         )
 
 
-def _tensors(folder: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
-    found = [folder / name for name in TENSOR_FILES if (folder / name).is_file()]
+def _tensors(folder: pathlib.Path) -> Iterator[tuple[str, str, np.ndarray]]:
+    """(file, name, tensor) of the adapter, and of what was trained beside it."""
+    found = [name for name in TENSOR_FILES if (folder / name).is_file()]
     if not found:
         raise VtjaxError(f"{folder}: no adapter weights; expected {' or '.join(TENSOR_FILES)}")
-    safe = found[0].suffix == ".safetensors"
-    yield from (SafetensorsReader(found[0]) if safe else torch_reader.read_state_dict(found[0])).items()
-    if (folder / EXTRAS_FILE).is_file():
-        yield from torch_reader.read_state_dict(folder / EXTRAS_FILE).items()
+    beside = [name for name in EXTRAS_FILES if (folder / name).is_file()]
+    for file in found[:1] + beside[:1]:
+        for name, value in open_weights(folder / file).items():
+            yield file, name, value
 
 
-def _bare(name: str) -> str:
+def bare_name(name: str) -> str:
     """The name in the model that peft wrapped; a language model that is itself wrapped starts at "model." once."""
     name = name.removeprefix("base_model.")
     return name.removeprefix("model.") if name.startswith("model.model.") else name

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vtjax.convert.source import Source
 
 KINDS = {
+    "pite": "PiTe, VTimeLLM: a stage's folder or the folder of all: LoRA, projectors; --base as for peft",
     "peft": "LoRA adapter in PEFT's layout; --base names the model that it is for",
     "llama": "LLaMA, Vicuna: Hugging Face's layout",
     "bert": "BERT, DistilBERT, RoBERTa, MPNet: Hugging Face's layout",

@@ -31,14 +31,7 @@ def load(source: Source, options: Options) -> Loaded:
     if options.allow.missing:
         raise VtjaxError("--allow_missing: an adapter is whole or not one; there is nothing to start it from")
     name = read_json(source.path / peft.CONFIG_FILE).get("base_model_name_or_path")
-    base = options.base or name
-    if not base:
-        raise VtjaxError(f"{source.path / peft.CONFIG_FILE}: does not name its base model; give --base")
-    try:
-        file = local_folder(base) / "config.json"
-    except VtjaxError as error:
-        raise VtjaxError(f"{error}; or give --base, a folder with the config.json of the adapter's model") from error
-    shapes = LanguageModel(llama.config_from_hf(read_json(file), str(file))).shapes()
+    shapes = base_shapes(name, options, str(source.path / peft.CONFIG_FILE))
     adapter = peft.load_peft(source.path, shapes)
     flat = flatten(adapter.tree)
     matched = tuple(f"{path}[{i}]" for path, x in flat.items() for i in range(len(x)))
@@ -47,6 +40,22 @@ def load(source: Source, options: Options) -> Loaded:
     dtype = np.dtype(options.dtype or "float32")
     tree = unflatten({path: x.astype(dtype) for path, x in flat.items()})
     return Loaded(tree, {"base_model_name_or_path": name, "lora": to_dict(adapter.config)}, found)
+
+
+def base_shapes(name: str | None, options: Options, where: str) -> dict[str, Any]:
+    """Shapes of the language model that an adapter is for, from its config.json: --base, or what the adapter names.
+
+    Raises:
+      VtjaxError: neither names one, or its config.json cannot be had.
+    """
+    base = options.base or name
+    if not base:
+        raise VtjaxError(f"{where}: does not name its base model; give --base")
+    try:
+        file = local_folder(base) / "config.json"
+    except VtjaxError as error:
+        raise VtjaxError(f"{error}; or give --base, a folder with the config.json of the adapter's model") from error
+    return LanguageModel(llama.config_from_hf(read_json(file), str(file))).shapes()
 
 
 def save(folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:

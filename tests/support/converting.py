@@ -1,0 +1,49 @@
+"""What the tests of conversion share."""
+
+import zipfile
+
+import numpy as np
+
+from vtjax.convert import report
+
+OURS = (
+    "from", "to", "kind", "reverse", "allow_missing", "allow_unused", "inert", "dtype", "base", "activation",
+    "scan_layers",
+)  # fmt: skip
+
+
+def random_like(shapes, dtype=np.float32, seed=0):
+    rng = np.random.default_rng(seed)
+    flat = report.flatten(shapes)
+    return report.unflatten({n: rng.standard_normal(getattr(s, "shape", s)).astype(dtype) for n, s in flat.items()})
+
+
+def same(a, b):
+    a, b = report.flatten(a), report.flatten(b)
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        x, y = np.asarray(value), np.asarray(b[name])
+        assert x.dtype == y.dtype and x.tobytes() == y.tobytes(), name
+
+
+def torch_file(path, tensors):
+    """The zip that torch.save writes, made without torch: float32 tensors, one storage each."""
+
+    class Storage:
+        def __init__(self, key, size):
+            self.key, self.size = key, size
+
+    storages = {name: Storage(str(i), value.size) for i, (name, value) in enumerate(tensors.items())}
+    lines = [b"(d"]
+    for name, value in tensors.items():
+        numbers = lambda items: b"(" + b"".join(b"I%d\n" % n for n in items) + b"t"  # noqa: E731
+        storage = storages[name]
+        persistent = b"(V" b"storage\nctorch\nFloatStorage\nV%s\nVcpu\nI%d\ntQ" % (storage.key.encode(), storage.size)
+        strides = [s // 4 for s in value.strides]
+        call = b"ctorch._utils\n_rebuild_tensor_v2\n(" + persistent + b"I0\n" + numbers(value.shape) + numbers(strides)
+        lines.append(b"V%s\n" % name.encode() + call + b"I00\nccollections\nOrderedDict\n(tRtR" + b"s")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"".join(lines) + b".")
+        archive.writestr("archive/version", "3\n")
+        for name, value in tensors.items():
+            archive.writestr(f"archive/data/{storages[name].key}", value.tobytes())
