@@ -312,7 +312,7 @@ def test_a_missing_field_is_named():
         ("loss", "negatives_scope", "global", "known: batch, own"),
         ("model", "patch", 4, "max_frames=6 is not a multiple of patch=4"),
         ("model", "heads", 3, "latent=8: must be even and a multiple of heads=3"),
-        ("model", "layers", 0, "layers=0: must be at least 1"),
+        ("model", "layers", 0, "layers=0: must be positive"),
         ("model", "dropout", 1.0, r"dropout=1.0: lies in \[0, 1\)"),
         ("loss", "temperature", 0.0, "temperature=0.0: must be positive"),
         ("loss", "kl", -1.0, "kl=-1.0: must not be negative"),

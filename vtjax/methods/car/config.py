@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from vtjax.config import Stages
-from vtjax.errors import VtjaxError, nearest
+from vtjax.config import Stages, check_choices, check_positive
+from vtjax.errors import VtjaxError
 
 
 @dataclasses.dataclass
@@ -119,6 +119,11 @@ _CHOICES = {
     "loss.negatives_scope": ("batch", "own"),
     "loss.filter": ("sentence", "sequence", "none"),
 }
+_POSITIVE = {
+    "model": ("motion_width", "max_frames", "patch", "latent", "layers", "heads", "ff"),
+    "text": ("max_tokens", "width", "vocab_size"),
+    "loss": ("temperature",),
+}
 
 
 def check(config: CarConfig) -> None:
@@ -128,28 +133,15 @@ def check(config: CarConfig) -> None:
       VtjaxError: naming the field, its value and what would be right.
     """
     where = "config.method"
-    for path, choices in _CHOICES.items():
-        section, field = path.split(".")
-        value = getattr(getattr(config, section), field)
-        if value not in choices:
-            raise VtjaxError(f"{where}.{path}={value!r}: {nearest(str(value), choices)}")
+    check_choices(config, _CHOICES)
+    check_positive(config, _POSITIVE)
     model, text, loss = config.model, config.text, config.loss
-    for section, names in (
-        (model, ("motion_width", "max_frames", "patch", "latent", "layers", "heads", "ff")),
-        (text, ("max_tokens", "width", "vocab_size")),
-    ):
-        name = "model" if section is model else "text"
-        for field in names:
-            if getattr(section, field) < 1:
-                raise VtjaxError(f"{where}.{name}.{field}={getattr(section, field)}: must be at least 1")
     if model.max_frames % model.patch:
         raise VtjaxError(f"{where}.model.max_frames={model.max_frames} is not a multiple of patch={model.patch}")
     if model.latent % model.heads or model.latent % 2:
         raise VtjaxError(f"{where}.model.latent={model.latent}: must be even and a multiple of heads={model.heads}")
     if not 0 <= model.dropout < 1:
         raise VtjaxError(f"{where}.model.dropout={model.dropout}: lies in [0, 1)")
-    if loss.temperature <= 0:
-        raise VtjaxError(f"{where}.loss.temperature={loss.temperature}: must be positive")
     factors = ("reconstruction", "kl", "latent", "contrastive", "sample_scale")
     for field in (*factors, "text_negatives", "motion_negatives"):
         if getattr(loss, field) < 0:

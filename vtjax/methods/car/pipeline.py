@@ -7,8 +7,6 @@ import functools
 import pathlib
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
@@ -21,6 +19,7 @@ from vtjax.methods.car.evaluate import quick_results
 from vtjax.methods.car.model import rules
 from vtjax.methods.car.text import language_model_config, open_text
 from vtjax.text.shuffle import has_wrong_order
+from vtjax.training.precision import compute_dtype
 from vtjax.training.task import Task
 
 LAST_STAGE = "train"
@@ -30,14 +29,6 @@ def stages(experiment: Experiment, work: pathlib.Path) -> dict[str, Callable[[],
     """The stages of a CAR run, in order."""
     settings.check(experiment.method)
     return {LAST_STAGE: functools.partial(build, experiment, work)}
-
-
-def compute_dtype(experiment: Experiment) -> jnp.dtype:
-    """Of matmul inputs; "auto" is bfloat16 on accelerators, float32 on CPU."""
-    name = experiment.compute_dtype
-    if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return jnp.dtype(name)
 
 
 def build(experiment: Experiment, work: pathlib.Path) -> Task:

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from vtjax.config import Stages
-from vtjax.errors import VtjaxError, nearest
+from vtjax.config import Stages, check_choices, check_positive
+from vtjax.errors import VtjaxError
 
 
 @dataclasses.dataclass
@@ -140,16 +140,8 @@ def check(config: ClipConfig) -> None:
       VtjaxError: naming the field, its value and what would be right.
     """
     where = "config.method"
-    for path, choices in _CHOICES.items():
-        section, field = path.split(".")
-        value = getattr(getattr(config, section), field)
-        if value not in choices:
-            raise VtjaxError(f"{where}.{path}={value!r}: {nearest(str(value), choices)}")
-    for section, fields in _POSITIVE.items():
-        for field in fields:
-            value = getattr(getattr(config, section), field)
-            if not value > 0:
-                raise VtjaxError(f"{where}.{section}.{field}={value}: must be positive")
+    check_choices(config, _CHOICES)
+    check_positive(config, _POSITIVE)
     model, data = config.model, config.data
     if model.pretrained and model.preset:
         raise VtjaxError(f"{where}.model: preset={model.preset!r} has random weights; leave it out with pretrained")

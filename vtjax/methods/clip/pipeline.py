@@ -7,9 +7,6 @@ import functools
 import pathlib
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
-
 from vtjax.config import Experiment
 from vtjax.methods.clip import config as settings
 from vtjax.methods.clip import data, task
@@ -18,6 +15,7 @@ from vtjax.methods.clip.evaluate import quick_results
 from vtjax.methods.clip.model import RULES
 from vtjax.methods.clip.sizes import published_params, save_sizes, sizes_of
 from vtjax.methods.clip.text import open_tokenizer
+from vtjax.training.precision import compute_dtype
 from vtjax.training.task import Task
 
 LAST_STAGE = "train"
@@ -28,14 +26,6 @@ def stages(experiment: Experiment, work: pathlib.Path) -> dict[str, Callable[[],
     """The stages of a run, in order."""
     settings.check(experiment.method)
     return {LAST_STAGE: functools.partial(build, experiment, work)}
-
-
-def compute_dtype(experiment: Experiment) -> jnp.dtype:
-    """Of matmul inputs; "auto" is bfloat16 on accelerators, float32 on CPU."""
-    name = experiment.compute_dtype
-    if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return jnp.dtype(name)
 
 
 def build(experiment: Experiment, work: pathlib.Path) -> Task:
