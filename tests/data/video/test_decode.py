@@ -154,6 +154,14 @@ def test_files_that_are_no_video(name, data, reason, tmp_path):
     assert pickle.loads(pickle.dumps(caught.value)).reason == reason
 
 
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_an_unfinished_download_is_told(share, good, video, tmp_path):
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(video.truncate(good[".mp4"].read_bytes(), share))
+    with pytest.raises(VideoError, match="cut off before its index, as by an unfinished download"):
+        VideoReader(path)
+
+
 def test_sound_pictures_and_folders(video, tmp_path):
     from PIL import Image
 

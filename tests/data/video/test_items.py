@@ -25,7 +25,9 @@ def test_a_folder(folder):
     assert [r.id for r in records] == ["cook/a", "cook/b", "play/a", "play/c.avi", "play/c.mkv"]
     assert classes == ("cook", "play") and [r.label for r in records] == [0, 0, 1, 1, 1]
     assert all(r.path.is_file() for r in records)
-    assert problems.counts() == {"its name is not that of a video": 1}
+    assert problems.counts() == {
+        "its name is not that of a video": 1, "a list beside the videos is read only when --input names it": 1,
+    }  # fmt: skip
     assert read_items(folder, Problems())[1] == ()
 
 
@@ -90,8 +92,29 @@ def test_bad_rows_are_counted_by_line(folder):
     assert {int(p.where.split("list.csv:")[1].split(":")[0]): p.reason for p in problems.items} == {
         2: "start without end, or end without start", 3: "start and end do not rise from 0 on",
         4: "a narration without start and end", 5: "start is not a number", 6: "no video is named",
-        7: "wrong number of columns", 9: "a video is in two splits",
+        7: "wrong number of columns; a text that holds ',' needs double quotes", 9: "a video is in two splits",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text, encoding",
+    [("Video;Caption\ncook/a.mp4;é, b\n", "utf-8"), ("video\tcaption\ncook/a.mp4\té, b\n", "utf-16"),
+     ('video,caption\ncook/a.mp4,"é, b"\n', "utf-8-sig")],
+)  # fmt: skip
+def test_what_spreadsheets_write(text, encoding, folder):
+    (folder / "list.csv").write_text(text, encoding=encoding)
+    problems = Problems()
+    (record,), _ = read_items(folder / "list.csv", problems)
+    assert record.captions[0].text == "é, b" and not problems.items
+
+
+def test_text_of_another_encoding_is_not_altered_silently(folder):
+    (folder / "list.csv").write_text("video,caption\ncook/a.mp4,fine\ncook/b.mp4,café\n", encoding="latin-1")
+    problems = Problems()
+    (record,), _ = read_items(folder / "list.csv", problems)
+    assert record.id == "cook/a"
+    assert problems.items[0].where.endswith("list.csv:3: caption")
+    assert problems.counts() == {"not UTF-8 text; save the list as UTF-8": 1}
 
 
 def test_a_fixed_list_of_classes(folder):
@@ -106,7 +129,10 @@ def test_a_fixed_list_of_classes(folder):
     "name, text, words",
     [
         ("list.csv", "video,lable\n", "unknown column 'lable': did you mean 'label'"),
-        ("list.csv", "clip,label\n", "column 'video' is expected, found: clip, label"),
+        ("list.csv", "clip,label\n", "'video' is needed, found: clip, label"),
+        ("list.csv", "", "'video' is needed, found: nothing"),
+        ("list.csv", "video,id\n", "unknown column 'id'.*none of video, start, end, .* must be taken out"),
+        ("list.csv", "video,label,label\n", "a column is there twice"),
         ("list.json", "{}", "a list of objects is expected"),
         ("list.docx", "x", "a folder of videos, a video, or a list"),
         (None, None, "no such file or folder"),

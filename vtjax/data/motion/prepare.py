@@ -147,7 +147,10 @@ def detect_format(path: pathlib.Path) -> str:
             return "bvh"
         if names & {".npy", ".npz"}:
             return "joints"
-        raise VtjaxError(f"{path}: no motions found: a folder of .bvh, .npy or .npz, HumanML3D's, or TMR's is expected")
+        raise VtjaxError(
+            f"{path}: no motions found: a folder of .bvh, .npy or .npz, HumanML3D's, or TMR's is expected; "
+            "videos are prepared with --kind=video"
+        )
     if path.name == "annotations.json":
         return "tmr"
     known = {".bvh": "bvh", ".npy": "joints", ".npz": "joints"}

@@ -14,6 +14,7 @@ from vtjax.errors import VtjaxError
 MAX_PIXELS = 36_000_000  # of a frame; 8K video has 33 million
 _PICTURES = ("image2", "_pipe", "apng")
 _PLAYLISTS = ("hls", "concat", "dash", "lavfi", "tty")
+_BOXES = 1000  # of an mp4's outermost level that are looked at
 _TEXTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD")
 
 
@@ -44,9 +45,14 @@ def open_video(
     # find_stream_info decodes too, with the options of the container.
     limits = {"max_pixels": str(max_pixels)}
     options = limits | {"protocol_whitelist": "file"}
-    with reasons(path, "not a media file, or its header is damaged"):
-        # The prefix keeps a colon in a name from being read as a protocol.
-        container = av.open(f"file:{path}", metadata_errors="ignore", options=options)
+    try:
+        with reasons(path, "not a media file, or its header is damaged"):
+            # The prefix keeps a colon in a name from being read as a protocol.
+            container = av.open(f"file:{path}", metadata_errors="ignore", options=options)
+    except VideoError as error:
+        if _ends_before_its_index(path):
+            raise VideoError(path, "an mp4 cut off before its index, as by an unfinished download") from error
+        raise
     try:
         with reasons(path, "its header is damaged"):
             return container, _stream(path, container, max_pixels, limits, threads)
@@ -71,6 +77,26 @@ def _check_file(path: pathlib.Path) -> None:
     with open(path, "rb") as file:
         if file.read(16).lstrip(b"\xef\xbb\xbf").startswith(_TEXTS):
             raise VideoError(path, "a play list or text, not a video")
+
+
+def _ends_before_its_index(path: pathlib.Path) -> bool:
+    """Whether a file that begins as an mp4 or mov has no whole moov box, without which nothing in it can be found."""
+    size, at = path.stat().st_size, 0
+    with open(path, "rb") as file:
+        for _ in range(_BOXES):
+            file.seek(at)
+            head = file.read(16)
+            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            if at == 0 and kind != b"ftyp":
+                return False
+            if length == 1:
+                length = int.from_bytes(head[8:16], "big")
+            if kind == b"moov":
+                return at + length > size
+            if length < 8 or at + length >= size:
+                return True
+            at += length
+    return False
 
 
 def _stream(path, container, max_pixels: int, limits: dict[str, str], threads: int) -> av.VideoStream:

@@ -13,6 +13,7 @@ cannot be used are left out and counted by file and line; they never stop the ot
 
 from __future__ import annotations
 
+import codecs
 import csv
 import dataclasses
 import json
@@ -103,7 +104,9 @@ def _from_folder(folder: pathlib.Path, problems: Problems, label_from_folder: bo
                 draft = drafts[name] = _Draft(name, path, str(path))
                 if label_from_folder and path.parent != folder:
                     draft.rows.append({"label": path.parent.name, "where": str(path)})
-            elif path.suffix.lower() not in LISTS and not file.startswith("."):
+            elif path.suffix.lower() in LISTS:
+                problems.add(path, "a list beside the videos is read only when --input names it")
+            elif not file.startswith("."):
                 problems.add(path, "its name is not that of a video")
     if not drafts:
         known = " ".join(sorted(VIDEO_SUFFIXES))
@@ -153,23 +156,38 @@ def _rows(file: pathlib.Path, problems: Problems) -> Iterator[tuple[str, Mapping
 
 
 def _table(file: pathlib.Path, problems: Problems) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with open(file, encoding="utf-8-sig", errors="replace", newline="") as lines:
-        reader = csv.reader(lines, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
-        header = [name.strip() for name in next(reader, [])]
+    with open(file, encoding=_encoding(file), errors="replace", newline="") as lines:
+        first = lines.readline()
+        lines.seek(0)
+        # Spreadsheets write .csv with semicolons where a comma is the decimal point.
+        delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+        reader = csv.reader(lines, delimiter=delimiter)
+        header = [name.strip().lower() for name in next(reader, [])]
         if "video" not in header:
-            raise VtjaxError(f"{file}:1: column 'video' is expected, found: {', '.join(header) or 'nothing'}")
+            raise VtjaxError(
+                f"{file}:1: the first line names the columns ({', '.join(COLUMNS)}); 'video' is needed, found: "
+                f"{', '.join(header) or 'nothing'}"
+            )
         for name in header:
             _known(name, f"{file}:1")
+        if len(set(header)) < len(header):
+            raise VtjaxError(f"{file}:1: a column is there twice: {', '.join(header)}")
         for cells in reader:
             where = f"{file}:{reader.line_num}"
             if len(cells) == len(header):
                 yield where, dict(zip(header, cells, strict=True))
             elif cells:
-                problems.add(f"{where}: {len(cells)} instead of {len(header)}", "wrong number of columns")
+                what = f"{where}: {len(cells)} instead of {len(header)}"
+                problems.add(what, f"wrong number of columns; a text that holds {delimiter!r} needs double quotes")
+
+
+def _encoding(file: pathlib.Path) -> str:
+    with open(file, "rb") as raw:
+        return "utf-16" if raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 def _objects(file: pathlib.Path, problems: Problems) -> Iterator[tuple[str, Any]]:
-    text = file.read_text(encoding="utf-8-sig", errors="replace")
+    text = file.read_text(encoding=_encoding(file), errors="replace")
     if file.suffix.lower() == ".json":
         try:
             values = json.loads(text)
@@ -189,7 +207,10 @@ def _objects(file: pathlib.Path, problems: Problems) -> Iterator[tuple[str, Any]
 
 def _known(name: str, where: str) -> None:
     if name not in COLUMNS:
-        raise VtjaxError(f"{where}: unknown column {name!r}: {nearest(name, COLUMNS)}")
+        raise VtjaxError(
+            f"{where}: unknown column {name!r}: {nearest(name, COLUMNS)} "
+            f"(what is none of {', '.join(COLUMNS)} must be taken out)"
+        )
 
 
 def _checked(row: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -199,6 +220,8 @@ def _checked(row: Mapping[str, Any], where: str) -> dict[str, Any]:
         _known(name, where)
         if value is None or (isinstance(value, str) and not value.strip()):
             continue
+        if isinstance(value, str) and "\ufffd" in value:
+            raise BadRow("not UTF-8 text; save the list as UTF-8", name)
         if name in ("start", "end"):
             kept[name] = seconds_of(value, name)
         elif isinstance(value, str | int) and not isinstance(value, bool):

@@ -152,7 +152,7 @@ def prepare(options: Options, videos: Sequence[VideoRecord] | None = None, class
         else:
             found.append(video)
     if not found:
-        raise VtjaxError(f"{options.input}: nothing to prepare\n{problems.report()}")
+        raise VtjaxError(f"{options.input}: nothing to prepare\n{problems.report() or 'it holds no rows'}")
     _unique(found)
     folder = pathlib.Path(options.output)
     plan = make_plan(folder, found, classes, options.making, options.videos_per_shard)
