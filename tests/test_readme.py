@@ -8,29 +8,31 @@ import sys
 
 import numpy as np
 import pytest
+import videos
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 COMMANDS = [
     line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines() if line.strip()
 ]
-SMALL = [
-    "--config.train.steps=3",
-    "--config.train.batch_size=8",
-    "--config.train.eval_every=0",
-    "--config.optim.warmup_steps=1",
-    "--config.method.model.latent=16",
-    "--config.method.model.layers=1",
-    "--config.method.model.ff=32",
-    "--config.method.data.world_train=48",
-    "--config.method.data.world_test=40",
-    "--config.method.data.val_size=16",
-]
+TINY = ["--config.train.steps=3", "--config.train.batch_size=8", "--config.train.eval_every=0",
+        "--config.optim.warmup_steps=1"]  # fmt: skip
+SMALL = {
+    "car": [
+        "--config.method.model.latent=16", "--config.method.model.layers=1", "--config.method.model.ff=32",
+        "--config.method.data.world_train=48", "--config.method.data.world_test=40", "--config.method.data.val_size=16",
+    ],
+    "clip": [
+        "--config.method.model.vision.image_size=32", "--config.method.model.vision.width=32",
+        "--config.method.model.vision.layers=1", "--config.method.model.text.layers=1",
+        "--config.method.model.text.width=32", "--config.method.model.temporal_layers=1",
+    ],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder as a reader of the README has it: the repository's configs, and recordings with captions."""
+    """A folder as a reader of the README has it: the repository's configs, recordings and videos with captions."""
     from vtjax.data.motion.features import features_to_joints
     from vtjax.data.synthetic.motion_world import MotionWorld, MotionWorldSettings
 
@@ -42,12 +44,17 @@ def place(tmp_path_factory):
         clip = world[i]
         np.save(place / "my_motions" / f"clip_{i:02d}.npy", features_to_joints(clip.features))
         (place / "my_motions" / f"clip_{i:02d}.txt").write_text(clip.captions[0].text + "\n")
+    (place / "my_videos" / "tea").mkdir(parents=True)
+    rows = [re.search(r"^video,.*", README, re.M)[0]]
+    for i in range(6):
+        videos.write(place / "my_videos" / "tea" / f"{i}.mp4", 20, brightness=20 * i)
+        rows.append(f"tea/{i}.mp4,{'0:00,0:01.5' if i % 2 else ','},a bar moves over slide {i},move,{'' if i else 'test'}")
+    (place / "my_videos" / "list.csv").write_text("\n".join(rows))
     return place
 
 
 def run(place, arguments):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    environment.pop("XLA_FLAGS", None)
     return subprocess.run(arguments, cwd=place, env=environment, capture_output=True, text=True, timeout=600)
 
 
@@ -64,13 +71,14 @@ def test_every_command_runs(place):
         arguments = shlex.split(command)
         arguments[0] = sys.executable
         if "vtjax.train" in command:
-            arguments += SMALL
+            arguments += TINY + SMALL[re.search(r"configs/(\w+)\.py", command)[1]]
         if "--stitch_pairs=2000" in arguments:
             arguments[arguments.index("--stitch_pairs=2000")] = "--stitch_pairs=40"
         done = run(place, arguments)
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     assert (place / "runs" / "car-demo" / "report.html").is_file()
     assert (place / "runs" / "car-demo" / "prediction.html").is_file()
+    assert (place / "runs" / "clip-videos" / "prediction.html").is_file()
 
 
 def test_python_example_runs(place):

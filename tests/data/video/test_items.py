@@ -49,6 +49,7 @@ def test_a_table_by_video(folder):
     assert [(n.start, n.end, n.text) for n in a.narrations] == [(1.5, 3.0, "now I cut")]
     assert [(c.text, c.start) for c in a.captions] == [("A whole video.", None)]
     assert short.id == "cook/a" and short.path == folder / "cook/a.mp4"
+    assert short.split == "train"  # others have one
     assert short.segments[0].start == 62.5 and short.captions[0].start == 62.5
     assert b.path == folder / "cook/b.mp4" and b.split == "test"
 

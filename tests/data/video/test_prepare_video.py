@@ -84,6 +84,22 @@ def test_contents(folder, video, tmp_path):
     store.verify()
 
 
+def test_annotations_after_the_end_are_left_out_and_told(folder, tmp_path):
+    """Of v0, which lasts 2 s."""
+    rows = ["video,start,end,label,caption,narration", "v0.mp4,,,,Whole.,", "v0.mp4,1.9,9,a,Last.,so", "v0.mp4,2,3,a,No.,no"]
+    (tmp_path / "list.csv").write_text("\n".join([*rows, "v0.mp4,5,6,,Nor that.,"]))
+    done = Options(str(tmp_path / "out"), str(tmp_path / "list.csv"), str(folder), making=EXACT, processes=0)
+    summary = prepare(done)
+    record = VideoStore(tmp_path / "out").record(0)
+    assert [c.text for c in record.captions] == ["Whole.", "Last."]
+    assert len(record.segments) == len(record.narrations) == 1
+    assert summary.noted.counts() == {"kept without the annotations that lie after its end": 1}
+    assert "note on 1: kept without" in str(summary) and summary.meta["damaged"] == summary.meta["left_out"] == 0
+    (problem,) = map(json.loads, (tmp_path / "out/problems.jsonl").read_text().splitlines())
+    expected = "1 of 2 segments, 1 of 2 narrations, 2 of 4 captions, it ends at 2.00 s"
+    assert problem["kept"] and problem["detail"] == expected
+
+
 def test_the_store_feeds_clips_and_travels(folder, tmp_path):
     prepare(options(folder, tmp_path / "out"))
     store = pickle.loads(pickle.dumps(VideoStore(tmp_path / "out")))

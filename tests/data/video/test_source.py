@@ -58,28 +58,41 @@ def same(a, b):
     return all(np.array_equal(a[name], b[name]) for name in a) and set(a) == set(b)
 
 
-def test_the_same_on_one_two_and_four_hosts_and_on_resuming(records):
-    whole, source = batches(records, 4)
-    for hosts in (2, 4):
-        parts = [(range(h, BATCH, hosts), batches(records, 4, rows=range(h, BATCH, hosts))[0]) for h in range(hosts)]
-        for step in range(4):
-            assert same(joined([(rows, found[step]) for rows, found in parts]), whole[step])
-    resumed, _ = batches(records, 2, start=2)
-    assert same(resumed[0], whole[2]) and same(resumed[1], whole[3])
+def check_places(records, whole, hosts, workers, start, log=None):
+    """The batches from `start` on, read by so many hosts with so many workers each, are those of `whole`."""
+    steps = len(whole) - start
+    rows = [range(h, BATCH, hosts) for h in range(hosts)]
+    parts = [batches(records, steps, start, mine, workers, log)[0] for mine in rows]
+    for step in range(steps):
+        found = joined([(mine, part[step]) for mine, part in zip(rows, parts, strict=True)])
+        assert same(found, whole[start + step]), (hosts, workers, start, step)
+
+
+def test_the_same_on_any_number_of_hosts_and_on_resuming_anywhere(records):
+    whole, _ = batches(records, 5)
+    for hosts in (1, 2, 4):
+        for start in range(5):
+            check_places(records, whole, hosts, 0, start)
     assert not same(whole[0], whole[1])
     flipped = {bool(b["frames"][i, 0, 0, 0, 0] > b["frames"][i, 0, 0, -1, 0]) for b in whole for i in range(BATCH)}
     assert flipped == {True, False}  # the augmentation takes part
 
 
-def test_the_same_with_two_workers(records, tmp_path):
-    whole, _ = batches(records, 3)
+def test_the_same_on_two_hosts_with_two_workers_resumed(records, tmp_path):
+    whole, _ = batches(records, 5)
     log = tmp_path / "bad.jsonl"
-    spread, source = batches(records, 3, workers=2, log=log)
-    assert all(same(a, b) for a, b in zip(whole, spread, strict=True))
-    assert sum(int(b["substitute"].sum()) for b in spread) > 0
-    problems = source.problems()  # what the workers met comes back through the log
-    assert {p.where for p in problems.items} <= {str(records[3].path), str(records[7].path)} and len(problems)
-    assert set(problems.counts()) == {"not a media file, or its header is damaged"}
+    check_places(records, whole, hosts=2, workers=2, start=2, log=log)
+    problems = VideoSource(records, log=log).problems()  # what the workers met comes back through the log
+    assert {p.where for p in problems.items} == {str(records[3].path), str(records[7].path)}
+    assert set(problems.counts()) == {"an mp4 cut off before its index, as by an unfinished download"}
+
+
+@pytest.mark.slow
+def test_the_same_on_any_hosts_with_two_workers_resumed_anywhere(records):
+    whole, _ = batches(records, 5)
+    for hosts in (1, 2, 4):
+        for start in range(5):
+            check_places(records, whole, hosts, 2, start)
 
 
 def test_a_bad_video_is_replaced_counted_and_never_used(records):
@@ -116,7 +129,7 @@ def test_without_rng_the_next_video_stands_in(records):
 
 def test_data_that_is_all_bad_is_an_error_with_reasons(records):
     source = VideoSource([records[3], records[7]])
-    with pytest.raises(VtjaxError, match="videos in a row cannot be read.*\n.*not a media file"):
+    with pytest.raises(VtjaxError, match="videos in a row cannot be read.*\n.*cut off"):
         read_clip(source[0], Sampler(), np.random.default_rng(0))
 
 

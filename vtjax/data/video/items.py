@@ -5,7 +5,7 @@
     label      class of the video, or of start-end                                                  optional
     caption    a sentence about the video, or about start-end                                       optional
     narration  a sentence spoken between start and end                                              needs start, end
-    split      train, val, test, ...; one per video                                                 optional
+    split      train, val, test, ...; one per video; where some have one, the others are in train   optional
 
 A video may have any number of rows. In JSON a row may also hold "segments", a list of rows without "video". Rows that
 cannot be used are left out and counted by file and line; they never stop the others.
@@ -68,6 +68,9 @@ def read_items(
         classes = tuple(names)
     for draft in drafts.values():
         draft.drop_unknown(classes, problems)
+    if any(draft.split for draft in drafts.values()):
+        for draft in drafts.values():
+            draft.split = draft.split or "train"
     ids = _ids(drafts)
     records = []
     for name, draft in drafts.items():

@@ -137,7 +137,7 @@ def finish(plan: Plan, listed: Sequence[dict]) -> dict | None:
         "shard_videos": [len(sidecar["videos"]) for sidecar in sidecars],
         "shard_sha256": [sidecar["sha256"] for sidecar in sidecars],
         "left_out": sum(not p["kept"] for p in problems),
-        "damaged": sum(p["kept"] for p in problems),
+        "damaged": sum(bool(entry["damage"]) for entry in entries),
         "fingerprint": digest.hexdigest(),
     }
     lines = [json.dumps(p, sort_keys=True, ensure_ascii=False) + "\n" for p in problems]

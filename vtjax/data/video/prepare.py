@@ -97,12 +97,15 @@ def run(flags) -> int:
     options = Options(making=making, **{name: getattr(flags, name) for name in names})
     summary = prepare(options)
     print(summary)
-    return 2 if options.strict and len(summary.problems) + len(summary.damaged) else 0
+    return 2 if options.strict and len(summary.problems) + len(summary.noted) else 0
 
 
 @dataclasses.dataclass
 class Summary:
-    """What became of the videos; `str` is the report. meta: of the finished folder, None while shards are missing."""
+    """What became of the videos; `str` is the report. meta: of the finished folder, None while shards are missing.
+
+    problems: what was left out. noted: videos that are kept, but damaged or without some of their annotations.
+    """
 
     output: str
     listed: int
@@ -110,16 +113,16 @@ class Summary:
     made: int = 0
     left: int = 0
     problems: Problems = dataclasses.field(default_factory=Problems)
-    damaged: Problems = dataclasses.field(default_factory=Problems)
+    noted: Problems = dataclasses.field(default_factory=Problems)
     seconds: float = 0.0
 
     def __str__(self) -> str:
         lines = [f"{self.listed} videos listed, {self.made} shards made in {self.seconds:.1f} s"]
         if len(self.problems):
             lines.append(self.problems.report())
-        if len(self.damaged):
-            lines.append(self.damaged.report().replace("left out", "kept", 1))
-        if len(self.problems) + len(self.damaged):
+        if len(self.noted):
+            lines += [line.replace("left out", "note on", 1) for line in self.noted.report().splitlines()]
+        if len(self.problems) + len(self.noted):
             lines.append(f"all of them: {self.output}/problems.jsonl")
         if self.meta is None:
             lines.append(f"{self.left} shards are still to be made, by other hosts or by the same command again")
@@ -250,5 +253,5 @@ def _collect(plan, summary: Summary) -> None:
     for shard in range(plan.shards):
         if plan.sidecar(shard).is_file():
             for problem in read_json(plan.sidecar(shard), "")["problems"]:
-                target = summary.damaged if problem["kept"] else summary.problems
+                target = summary.noted if problem["kept"] else summary.problems
                 target.add(problem["where"], problem["reason"])

@@ -121,6 +121,9 @@ def write_shard(
                 written += entry["chunks"]
                 if entry["damage"]:
                     problems.append(_problem(record.path, "kept, but damaged", entry["damage"], True))
+                if entry["outside"]:
+                    reason = "kept without the annotations that lie after its end"
+                    problems.append(_problem(record.path, reason, entry["outside"], True))
             except VideoError as error:
                 problems.append(_problem(error.where, error.reason, error.detail, False))
             except MemoryError:
@@ -201,7 +204,8 @@ def _video(record, reader, making: Making, tower, spool, beat) -> tuple[dict[str
         sizes.append(len(chunk))
         shape = shape or chunks.chunk_shape(chunk)
     # Where the folder lies must not change what is stored.
-    kept = dataclasses.replace(record, path=None, where=pathlib.PurePath(record.where).name)
+    kept, outside = _inside(record, reader.end)
+    kept = dataclasses.replace(kept, path=None, where=pathlib.PurePath(record.where).name)
     kept = kept if kept.duration is not None else dataclasses.replace(kept, duration=reader.duration)
     return {
         "record": record_to_json(kept),
@@ -214,7 +218,19 @@ def _video(record, reader, making: Making, tower, spool, beat) -> tuple[dict[str
         "chunk_rows": making.chunk_rows,
         "source_duration": reader.duration,
         "damage": reader.damage,
+        "outside": outside,
     }, sizes
+
+
+def _inside(record: VideoRecord, end: float) -> tuple[VideoRecord, str]:
+    """The record without what is said of times that the video does not have, and what that was, "" for nothing."""
+    kept, lost = {}, []
+    for name in ("segments", "narrations", "captions"):
+        items = getattr(record, name)
+        kept[name] = tuple(item for item in items if item.start is None or item.start < end)
+        if len(kept[name]) < len(items):
+            lost.append(f"{len(items) - len(kept[name])} of {len(items)} {name}")
+    return dataclasses.replace(record, **kept), f"{', '.join(lost)}, it ends at {end:.2f} s" if lost else ""
 
 
 def _repeated(video, picks: np.ndarray) -> Iterator[np.ndarray]:

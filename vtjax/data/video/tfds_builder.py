@@ -114,6 +114,8 @@ class _Examples:
             return
         if entry["damage"]:
             logging.warning("kept, but damaged: %s: %s", video.path, entry["damage"])
+        if entry["outside"]:
+            logging.warning("annotations after its end were left out: %s: %s", video.path, entry["outside"])
         yield video.id, example
 
 
