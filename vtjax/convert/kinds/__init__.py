@@ -27,6 +27,7 @@ KINDS = {
     "bert": "BERT, DistilBERT, RoBERTa, MPNet: Hugging Face's layout",
     "tmr": "TMR: motion_encoder.pt, text_encoder.pt and motion_decoder.pt, or one file with all three",
     "car": "Chronologically Accurate Retrieval: one state dict with its language model",
+    "tan": "TAN, the temporal alignment network (also of MPTVA): video and sentences to times",
     "clip": "CLIP in Hugging Face's, OpenAI's or open_clip's layout",
 }
 
