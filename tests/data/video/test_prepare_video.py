@@ -20,7 +20,7 @@ from vtjax.data.video.container import VideoError
 from vtjax.data.video.plan import make_plan
 from vtjax.data.video.prepare import Options, prepare
 from vtjax.data.video.sampling import Sampler
-from vtjax.data.video.shards import Making, load_tower
+from vtjax.data.video.shards import Making
 from vtjax.data.video.source import read_clip
 from vtjax.data.video.store import VideoStore
 from vtjax.data.video_records import VideoRecord
@@ -265,15 +265,6 @@ def test_features_of_a_tower(folder, video, tmp_path, monkeypatch):
         prepare(options(folder, tmp_path / "bad", making=dataclasses.replace(making, features="my_tower:wrong")))
 
 
-@pytest.mark.parametrize(
-    "name, words",
-    [("no", "module:function"), ("absent:f", "absent"), ("json:no", "no"), ("json:__name__", "is not a function")],
-)
-def test_towers_that_are_not_there(name, words):
-    with pytest.raises(VtjaxError, match=words):
-        load_tower(name)
-
-
 def test_a_video_that_ends_its_process_or_hangs_is_left_out(folder, tmp_path):
     """The brightness tells a video: v5 kills its process, v6 hangs."""
     (tmp_path / "deadly.py").write_text(
@@ -314,6 +305,8 @@ def test_the_command(folder, tmp_path):
         ({"shard": "0/2", "overwrite": True}, "would delete the others' work"),
         ({"dataset": "crosstak"}, "did you mean 'crosstask'"),
         ({"classes": "absent.txt"}, "--classes=absent.txt"),
+        ({"making": Making(weights="folder")}, "--weights=folder: of which tower"),
+        ({"making": Making(features="clip_states")}, "--features=clip_states needs --weights"),
     ],
 )
 def test_wrong_options(changes, words, folder, tmp_path):

@@ -1,10 +1,14 @@
 """What reading costs, beside PyAV alone: paired measurements, on demand.
 
-Costs are processor seconds, which other work on the machine disturbs little; rates are by the clock and need it quiet.
+    python -m pytest -m slow tests/data/video/test_speed.py -s
+
+Costs are processor seconds, which other work on the machine disturbs little. Rates are by the clock: each of the
+pipeline's stands between two of PyAV's, and counts only where those two had the machine for themselves.
 """
 
 import gc
 import multiprocessing
+import os
 import time
 
 import av
@@ -69,7 +73,7 @@ def test_random_access_costs_no_more_than_pyav_alone(shared_data, video, tmp_pat
     ratios = {}
     for clip in [*clips, minute]:
         asked, rising, ours = paired(clip)
-        ratios[clip.name] = ours / asked
+        ratios[clip.name] = ours / min(asked, rising)
         print(f"{clip.name:60} {1e3 * asked / 2:8.1f} {1e3 * rising / 2:8.1f} {1e3 * ours / 2:8.1f} ms "
               f"{ours / asked:6.2f} {ours / rising:6.2f}")  # fmt: skip
     print("worst", max(ratios.values()), "median", np.median(list(ratios.values())))
@@ -111,14 +115,15 @@ def serve(make, paths, seed, start, count, pipe):
         clip()
     pipe.send("ready")
     start.wait()
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), time.process_time()
     for _ in range(count):
         clip()
-    pipe.send(count / (time.perf_counter() - begin))
+    seconds = time.perf_counter() - begin
+    pipe.send((count / seconds, (time.process_time() - used) / seconds))
 
 
-def rate_of_two_processes(make, paths, count=60):
-    """Clips per second of two processes together."""
+def rate_of_two_processes(make, paths, count=100):
+    """(clips per second of two processes together, share of a core that each had)."""
     context = multiprocessing.get_context("fork")
     start, children, pipes = context.Event(), [], []
     for seed in range(2):
@@ -128,17 +133,17 @@ def rate_of_two_processes(make, paths, count=60):
         pipes.append(ours)
     assert [pipe.recv() for pipe in pipes] == ["ready"] * 2
     start.set()
-    rate = sum(pipe.recv() for pipe in pipes)
+    rates, shares = zip(*(pipe.recv() for pipe in pipes), strict=True)
     for child in children:
         child.join()
-    return rate
+    return sum(rates), min(shares)
 
 
-def rate_of_the_pipeline(paths, steps=15):
+def rate_of_the_pipeline(paths, steps=25):
     clips = ClipTransform(Sampler("segments", 8), size=112)
     loader = Loader(workers=2, threads=1, prefetch=2)
     found = train_batches(source_of(paths), clips, clips.spec(), seed=0, batch_size=8, loader=loader)
-    for _ in range(6):  # processes start, indices are found, buffers fill
+    for _ in range(10):  # processes start, indices are found, buffers fill
         next(found)
     begin = time.perf_counter()
     for _ in range(steps):
@@ -150,12 +155,25 @@ def rate_of_the_pipeline(paths, steps=15):
 
 
 def test_two_workers_keep_the_raw_rate_of_two_processes(video, tmp_path):
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("two processes need two cores")
     paths = [video.write(tmp_path / f"{i}.mp4", 100, 25, gop=250, size=(256, 340)) for i in range(8)]
-    rates = []
-    for _ in range(3):
-        raw, own = rate_of_two_processes(by_pyav, paths), rate_of_two_processes(by_reader, paths)
-        rates.append((rate_of_the_pipeline(paths), raw, own))
-    pipeline, raw, own = np.median(rates, axis=0)
-    print(f"PyAV alone {raw:.1f}, the reader alone {own:.1f}, the pipeline {pipeline:.1f} clips/s: "
-          f"{pipeline / raw:.2f} and {pipeline / own:.2f}", rates)  # fmt: skip
-    assert pipeline >= 0.9 * raw
+    quiet, tries = [], []
+    before = rate_of_two_processes(by_pyav, paths)
+    for _ in range(10):
+        pipeline = rate_of_the_pipeline(paths)
+        after = rate_of_two_processes(by_pyav, paths)
+        raw, share = (before[0] + after[0]) / 2, min(before[1], after[1])
+        tries.append((raw, share, pipeline))
+        print(f"PyAV alone {before[0]:.1f} and {after[0]:.1f} clips/s with {share:.2f} of a core each, the pipeline "
+              f"{pipeline:.1f}: {pipeline / raw:.2f}")  # fmt: skip
+        if share > 0.95 and abs(before[0] - after[0]) < 0.1 * raw:
+            quiet.append(pipeline / raw)
+        if len(quiet) == 5:
+            break
+        before = after
+    if len(quiet) < 3:
+        pytest.skip(f"the machine is not quiet: {tries}")
+    print(f"median of {len(quiet)}: {np.median(quiet):.3f}, lowest {min(quiet):.3f}, highest {max(quiet):.3f}; the reader "
+          f"without a pipeline {rate_of_two_processes(by_reader, paths)[0]:.1f} clips/s")  # fmt: skip
+    assert np.median(quiet) >= 0.9

@@ -2,7 +2,8 @@
 
     python -m vtjax.prepare --kind=video --input=my_videos --output=prepared/mine
     python -m vtjax.prepare --kind=video --input=list.csv --output=prepared/mine --fps=8 --size=224 --fit=crop
-    python -m vtjax.prepare --kind=video --input=list.csv --output=prepared/features --features=my_towers:clip_b16
+    python -m vtjax.prepare --kind=video --input=list.csv --output=prepared/features \\
+        --features=clip_states --weights=openai/clip-vit-base-patch16
 
 The list's columns are those of items.py: video, start, end, label, caption, narration, split. Killed at any moment,
 the same command goes on with the shards that are not finished; with --shard=0/4 to --shard=3/4, four hosts share the
@@ -22,6 +23,7 @@ from vtjax.data.video.chunks import CODECS, DTYPES
 from vtjax.data.video.items import UNITS, read_items
 from vtjax.data.video.plan import begin, finish, make_plan
 from vtjax.data.video.shards import FITS, Making
+from vtjax.data.video.towers import NAMED
 from vtjax.data.video.workers import run_shards
 from vtjax.data.video_records import VideoRecord
 from vtjax.errors import Problems, VtjaxError
@@ -65,7 +67,10 @@ def define_flags() -> None:
     flags.DEFINE_string("classes", "", "Text file of class names, one a line, that fixes their order.")
     flags.DEFINE_float("fps", _MAKING["fps"], "Frames per second that are kept; 0 keeps every frame.", 0)
     flags.DEFINE_float("offset", _MAKING["offset"], "Place of a frame in its step of 1/fps: 0.5 its middle.", 0, 0.99)
-    flags.DEFINE_integer("size", _MAKING["size"], "Pixels, see --fit; 0 keeps the size.", 0)
+    flags.DEFINE_integer(
+        "size", None, "Pixels, see --fit; 0 keeps the size, or leaves it to a tower that knows its own, which is the "
+        f"default with a named tower; else {_MAKING['size']}.", 0
+    )  # fmt: skip
     flags.DEFINE_enum(
         "fit", _MAKING["fit"], FITS, "short: the shorter side becomes --size, never enlarged; crop: and the centre is "
         "cut out; squash: both sides become --size."
@@ -73,8 +78,10 @@ def define_flags() -> None:
     flags.DEFINE_enum("codec", _MAKING["codec"], CODECS, "How frames are kept; all but jpeg keep every bit.")
     flags.DEFINE_integer("quality", _MAKING["quality"], "Of jpeg.", 1, 100)
     flags.DEFINE_string(
-        "features", "", "module:function from uint8 [batch, H, W, 3] (RGB) to floats [batch, ...]: keep these instead."
-    )
+        "features", "", f"Keep these of a tower instead of frames: {', '.join(NAMED)}, or module:function from uint8 "
+        "[batch, H, W, 3] (RGB) to floats [batch, ...]; see vtjax/data/video/towers.py."
+    )  # fmt: skip
+    flags.DEFINE_string("weights", "", "Of the tower: a published CLIP (folder, file, hub id), or a run of vtjax.train.")
     flags.DEFINE_enum("feature_dtype", _MAKING["feature_dtype"], DTYPES, "Type of the features on disk.")
     flags.DEFINE_integer("frames_per_feature", 1, "With more than 1 the tower sees [batch, frames, H, W, 3].", 1)
     flags.DEFINE_integer("batch", _MAKING["batch"], "Items that the tower sees at once, always as many.", 1)
@@ -92,7 +99,10 @@ def define_flags() -> None:
 
 def run(flags) -> int:
     """Runs `prepare` on absl flags and prints its summary."""
-    making = Making(**{name: getattr(flags, name) for name in _MAKING})
+    values = {name: getattr(flags, name) for name in _MAKING}
+    if values["size"] is None:
+        values["size"] = 0 if flags.features in NAMED else _MAKING["size"]
+    making = Making(**values)
     names = [f.name for f in dataclasses.fields(Options) if f.name != "making"]
     options = Options(making=making, **{name: getattr(flags, name) for name in names})
     summary = prepare(options)
@@ -145,6 +155,8 @@ def prepare(options: Options, videos: Sequence[VideoRecord] | None = None, class
     host, hosts = _hosts(options.shard)
     if options.overwrite and hosts > 1:
         raise VtjaxError("--overwrite with several hosts would delete the others' work; remove the folder first")
+    if options.making.weights and not options.making.features:
+        raise VtjaxError(f"--weights={options.making.weights}: of which tower? Name it with --features")
     problems = Problems()
     if videos is None:
         videos, classes = _listed(options, problems)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib
 import json
 import os
 import pathlib
@@ -22,14 +21,14 @@ from vtjax.data.video.container import MAX_PIXELS, VideoError
 from vtjax.data.video.decode import VideoReader
 from vtjax.data.video.excerpt import excerpt
 from vtjax.data.video.sampling import rate_grid
-from vtjax.data.video.store import pack_times, shard_name
+from vtjax.data.video.store import pack_times, read_json, shard_name
+from vtjax.data.video.towers import Tower, load_tower
 from vtjax.data.video_records import VideoRecord, record_to_json
 from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
 
 FITS = ("short", "crop", "squash")
 _IN_MEMORY = 32 << 20  # bytes of a video's chunks held before they go to a file
-Tower = Callable[[np.ndarray], Any]
 Send = Callable[[tuple], None]
 
 
@@ -44,6 +43,7 @@ class Making:
     codec: str = "jpeg"
     quality: int = 95
     features: str = ""
+    weights: str = ""
     feature_dtype: str = "float16"
     frames_per_feature: int = 1
     batch: int = 64
@@ -66,22 +66,6 @@ class Making:
         return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
 
 
-def load_tower(name: str) -> Tower:
-    """The callable "module:function". Raises VtjaxError where there is none."""
-    module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute):
-        raise VtjaxError(f"--features={name}: module:function is expected, for example my_towers:clip_b16")
-    try:
-        tower: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            tower = getattr(tower, part)
-    except (ImportError, AttributeError) as error:
-        raise VtjaxError(f"--features={name}: {error}") from error
-    if not callable(tower):
-        raise VtjaxError(f"--features={name}: is not a function")
-    return tower
-
-
 def write_shard(
     folder: pathlib.Path,
     shard: int,
@@ -101,7 +85,9 @@ def write_shard(
     name = shard_name(shard, shards)
     for old in folder.glob(f".{name}.*"):
         old.unlink(missing_ok=True)
-    tower = load_tower(making.features) if making.features else None
+    tower = load_tower(making.features, making.weights) if making.features else None
+    fingerprint = getattr(tower, "fingerprint", "")
+    _same_tower(folder, shards, fingerprint)
     partial = folder / f".{name}.{os.getpid()}.partial"
     writer = ArrayRecordWriter(str(partial), chunks.writer_options("array" if tower else making.codec))
     entries: list[dict[str, Any]] = []
@@ -136,9 +122,20 @@ def write_shard(
     writer.close()
     os.replace(partial, folder / f"{name}.array_record")
     sidecar = {"videos": entries, "chunks": written, "data_sha256": digest.hexdigest(), "problems": problems}
+    sidecar["tower"] = fingerprint
     text = json.dumps(sidecar, sort_keys=True)
     sidecar["sha256"] = hashlib.sha256(text.encode()).hexdigest()
     write_atomically(folder / f"{name}.json", json.dumps(sidecar, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def _same_tower(folder: pathlib.Path, shards: int, fingerprint: str) -> None:
+    """Raises VtjaxError where finished shards were made with other weights."""
+    for shard in range(shards):
+        path = folder / f"{shard_name(shard, shards)}.json"
+        if path.is_file():
+            if read_json(path, "")["tower"] != fingerprint:
+                raise VtjaxError(f"{path}: made with other weights than --weights has now; --overwrite begins anew")
+            return
 
 
 def _problem(where: object, reason: str, detail: str, kept: bool) -> dict[str, Any]:
@@ -188,7 +185,9 @@ def _video(record, reader, making: Making, tower, spool, beat) -> tuple[dict[str
         times, picks = rate_grid(video, making.fps, making.offset)
     else:
         times, picks = video.times, np.arange(len(video))
-    frames = (making.fit_frame(frame) for frame in _repeated(video, picks))
+    own = getattr(tower, "pixels", None)
+    fit = own if own is not None and not making.size else making.fit_frame
+    frames = (fit(frame) for frame in _repeated(video, picks))
     fps = making.fps or reader.fps
     if tower is not None:
         group = making.frames_per_feature

@@ -25,9 +25,10 @@ from absl import logging
 
 from vtjax.data.video.container import VideoError
 from vtjax.data.video.items import read_items
-from vtjax.data.video.shards import Making, load_tower, made_video
+from vtjax.data.video.shards import Making, made_video
 from vtjax.data.video.source import ClipSource
 from vtjax.data.video.store import StoredVideo
+from vtjax.data.video.towers import load_tower
 from vtjax.data.video_records import VideoRecord, record_from_json
 from vtjax.errors import Problems, VtjaxError, nearest
 
@@ -103,7 +104,7 @@ class _Examples:
     problems: Problems | None = None
 
     def __call__(self, video: VideoRecord) -> Iterator[tuple[str, dict[str, Any]]]:
-        tower = load_tower(self.making.features) if self.making.features else None
+        tower = load_tower(self.making.features, self.making.weights) if self.making.features else None
         try:
             with made_video(video, self.making, tower) as (entry, chunks):
                 example = _example(video, entry, list(chunks))

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from vtjax.errors import VtjaxError
 
 _STARTS = 3  # a process that dies before its first video is started so many times
+_START_SECONDS = 300.0  # that a process may take to its first video, loading a tower included
 
 
 class Task(Protocol):
@@ -71,8 +72,9 @@ def run_shards(
                 worker.hear(event)
                 progress(event)
             for worker in list(workers):
-                if worker.shard is not None and time.monotonic() - worker.heard > timeout:
-                    reason = "takes too long", f"nothing for {timeout:g} s"
+                limit = timeout if worker.started else max(timeout, _START_SECONDS)
+                if worker.shard is not None and time.monotonic() - worker.heard > limit:
+                    reason = "takes too long", f"nothing for {limit:g} s"
                     deaths = _broken(worker, workers, todo, excluded, reason, deaths, progress)
     finally:
         for worker in workers:
@@ -101,6 +103,7 @@ class _Worker:
     video: int | None = None  # position of the one it is at
     ready: int = 0
     heard: float = 0.0
+    started: bool = False
 
     @classmethod
     def start(cls, task: Task, memory: float) -> _Worker:
@@ -117,7 +120,7 @@ class _Worker:
             self.pipe.send((shard, dict(excluded)))
 
     def hear(self, event: tuple) -> None:
-        self.heard = time.monotonic()
+        self.heard, self.started = time.monotonic(), True
         if event[0] == "video":
             self.video = event[1]
         elif event[0] == "ready":
