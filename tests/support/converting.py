@@ -3,13 +3,33 @@
 import zipfile
 
 import numpy as np
+import pytest
+from absl import flags
 
 from vtjax.convert import report
+from vtjax.convert.__main__ import define_flags, main
 
 OURS = (
     "from", "to", "kind", "reverse", "allow_missing", "allow_unused", "inert", "dtype", "base", "activation",
     "scan_layers",
 )  # fmt: skip
+
+
+@pytest.fixture
+def convert(capsys):
+    """Runs the main; returns (exit status, what it printed)."""
+    define_flags()
+
+    def run(*arguments):
+        for name in OURS:
+            flags.FLAGS[name].unparse()
+        with pytest.raises(SystemExit) as exit_:
+            main(["vtjax.convert", *map(str, arguments)])
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return exit_.value.code or 0, printed.out + printed.err
+
+    return run
 
 
 def random_like(shapes, dtype=np.float32, seed=0):

@@ -28,6 +28,7 @@ KINDS = {
     "tmr": "TMR: motion_encoder.pt, text_encoder.pt and motion_decoder.pt, or one file with all three",
     "car": "Chronologically Accurate Retrieval: one state dict with its language model",
     "tan": "TAN, the temporal alignment network (also of MPTVA): video and sentences to times",
+    "xclip": "X-CLIP: the released .pth, or Hugging Face's layout",
     "clip": "CLIP in Hugging Face's, OpenAI's or open_clip's layout",
 }
 
