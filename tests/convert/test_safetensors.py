@@ -98,6 +98,27 @@ def test_every_flipped_header_bit_is_an_error_or_visible(tmp_path):
     assert refused > end
 
 
+def test_huge_claims(tmp_path):
+    """A header of an exabyte, a tensor of a trillion numbers, offsets that overlap or lie outside."""
+    path = tmp_path / "m.safetensors"
+    save_file({"w": np.arange(6, dtype=np.float32)}, path)
+    data = path.read_bytes()
+    for length in (1 << 60, (1 << 64) - 1, 200_000_000):
+        path.write_bytes(struct.pack("<Q", length) + data[8:])
+        with pytest.raises(VtjaxError, match="m.safetensors.*truncated or damaged"):
+            SafetensorsReader(path)
+    for entry in (
+        {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 24]},
+        {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]},
+        {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 24]},
+        {"dtype": "F32", "shape": [6], "data_offsets": [-24, 0]},
+    ):
+        header = json.dumps({"w": entry}).encode()
+        path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(24))
+        with pytest.raises(VtjaxError, match="m.safetensors.*truncated or damaged"):
+            SafetensorsReader(path)
+
+
 def test_missing_shard_and_wrong_index(tmp_path):
     written = write_safetensors(tmp_path / "model.safetensors", tensors(), max_shard_bytes=100)
     index = json.loads(written[-1].read_text())

@@ -93,9 +93,10 @@ def test_padding_and_order_of_sentences_change_nothing():
     features = rng.standard_normal((1, 9, F)).astype(np.float32)
     ids = rng.integers(1, V, (1, 3, 4)).astype(np.int32)
     model = TemporalAligner(config)
-    params = model.init(jax.random.key(0), features, ids)["params"]
-    plain = model.apply({"params": params}, features, ids)
-    wide = model.apply(
+    params = jax.jit(model.init)(jax.random.key(0), features, ids)["params"]
+    apply = jax.jit(model.apply)
+    plain = apply({"params": params}, features, ids)
+    wide = apply(
         {"params": params},
         np.pad(features, ((0, 0), (0, 3), (0, 0)), constant_values=7.0),
         np.pad(ids, ((0, 0), (0, 2), (0, 0)), constant_values=5),
@@ -104,5 +105,5 @@ def test_padding_and_order_of_sentences_change_nothing():
     )
     np.testing.assert_allclose(wide.joint_text[:, :, :3], plain.joint_text, atol=1e-5)
     np.testing.assert_allclose(wide.video[:, :, :9], plain.video, atol=1e-5)
-    turned = model.apply({"params": params}, features, ids[:, ::-1])
+    turned = apply({"params": params}, features, ids[:, ::-1])
     np.testing.assert_allclose(turned.joint_text[:, :, ::-1], plain.joint_text, atol=1e-5)

@@ -5,9 +5,11 @@ import io
 import os
 import pickle
 import sys
+import tarfile
 import types
 import zipfile
 
+import commands
 import numpy as np
 import pytest
 
@@ -61,7 +63,7 @@ def test_malicious_pickle_is_refused_by_name_and_not_run(tmp_path, legacy, proto
         (b"(Vtouch x\nios\nsystem\n.", "INST"),
         (b"\x80\x04\x8c\x08builtins\x8c\x04exec\x93.", "builtins.exec"),
         (b"\x82\x01.", "EXT1"),
-        (b"ctorch._utils\n_rebuild_tensor_v2\n}V__code__\nNsb.", "state for a _Global"),
+        (b"ctorch._utils\n_rebuild_tensor_v2\n}V__code__\nNsb.", "state for a Global"),
         (b"ctorch\nFloatStorage\n(tR.", "torch.FloatStorage"),
         (b"ctorch.serialization\nload\n.", "torch.serialization.load"),
     ],
@@ -225,6 +227,68 @@ def test_truncated_and_damaged(tmp_path, legacy):
         with pytest.raises(VtjaxError, match="check sum"):
             read_torch(path)
         assert read_torch(path, verify=False)["w"].shape == (100,)
+
+
+def test_tar_archives_are_told_what_they_are(tmp_path):
+    (tmp_path / "tensors").write_bytes(b"\0" * 100)
+    with tarfile.open(tmp_path / "old.pt", "w") as archive:
+        archive.add(tmp_path / "tensors", "tensors")
+    with pytest.raises(VtjaxError, match=r"old.pt: a tar archive. Where torch before 0.1.10"):
+        read_torch(tmp_path / "old.pt")
+
+
+def peak_of(code, *arguments):
+    """(what a process printed, its peak memory above that of the libraries, in bytes)."""
+    before = "from vtjax.convert.torch_reader import *; from vtjax.errors import VtjaxError\n"
+    before += "lines = lambda: [x for x in open('/proc/self/status') if x.startswith('VmHWM')]\n"
+    before += "peak = lambda: int(lines()[0].split()[1]) * 1024\n"
+    done = commands.run("-c", f"import sys\n{before}start = peak()\n{code}\nprint(peak() - start)", *arguments)
+    assert done.returncode == 0, done.stderr
+    *said, used = done.stdout.strip().splitlines()
+    return "\n".join(said), int(used)
+
+
+READ = """
+try:
+    read_torch(sys.argv[1])
+except VtjaxError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="peak memory is read from Linux's /proc")
+def test_files_made_to_fill_memory(tmp_path):
+    """A zip bomb, a tensor of a trillion numbers in a storage of one, and strings of claimed terabytes."""
+    bomb = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", pickle.dumps({}, 2))
+        with archive.open("a/data/0", "w") as entry:
+            for _ in range(300):
+                entry.write(bytes(1 << 20))
+    repeated = tmp_path / "repeated.pt"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n((V" b"storage\nctorch\nFloatStorage\nV0\nVcpu\nI1\ntQI0\n"
+    payload = b"(dVw\n" + tensor + b"(I1000000000000\nt(I0\ntI00\nccollections\nOrderedDict\n(tRtRs."
+    with zipfile.ZipFile(repeated, "w") as archive:
+        archive.writestr("a/data.pkl", payload)
+        archive.writestr("a/data/0", bytes(4))
+    long = tmp_path / "long.pt"
+    long.write_bytes(b"\x80\x04\x8e" + (1 << 42).to_bytes(8, "little") + b"abc")  # BINBYTES8
+    for path, words in (
+        (bomb, "compressed to"),
+        (repeated, "claims 4,000,000,000,000 bytes of a storage of 4"),
+        (long, "truncated, damaged, or not a torch file"),
+    ):
+        said, used = peak_of(READ, path)
+        assert words in said and path.name in said, said
+        assert used < 40 << 20, (path.name, used)
+
+
+def test_nested_deeper_than_any_checkpoint(tmp_path):
+    with pytest.raises(VtjaxError, match="deep.pt"):
+        read_torch(zip_with(tmp_path, b"]" * 100_000 + b"a" * 99_999 + b".", "deep.pt"))
+    # Shared a billion times over, and read in no time: what is shared stays shared.
+    laughs = b"(I1\nI1\ntp0\n" + b"".join(b"0(g%d\ng%d\ntp%d\n" % (i, i, i + 1) for i in range(40)) + b"."
+    assert len(read_torch(zip_with(tmp_path, laughs, "laughs.pt"))) == 2
 
 
 def test_torchscript_is_named(tmp_path):

@@ -69,7 +69,8 @@ def test_every_stage(config, length, more):
         expected = model(
             torch.tensor(features), torch.tensor(ids).long(), torch.tensor(~valid), torch.tensor(~text_valid), **more
         )
-    out = TemporalAligner(config).apply({"params": params}, features, ids, valid, text_valid, **more)
+    apply = jax.jit(functools.partial(TemporalAligner(config).apply, **more))
+    out = apply({"params": params}, features, ids, valid, text_valid)
     video, sentences = valid[None], text_valid[None]
     for got, want, seen in (
         (out.video, expected[0], video),

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -57,7 +58,8 @@ def test_logits_and_features_and_the_way_back(convert, tmp_path):
             pixel_values=torch.tensor(videos.transpose(0, 1, 4, 2, 3)),
             attention_mask=torch.ones(4, 9).long(),
         )
-    ours = XClip(config).apply({"params": params}, videos, ids)
+    apply = jax.jit(XClip(config).apply)
+    ours = apply({"params": params}, videos, ids)
     unit = lambda x: np.asarray(x) / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
     np.testing.assert_allclose(unit(ours.video), out.video_embeds.numpy(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(unit(ours.text), out.text_embeds.numpy(), rtol=1e-4, atol=1e-5)
@@ -65,7 +67,7 @@ def test_logits_and_features_and_the_way_back(convert, tmp_path):
     # A frame's message reaches the others: with one frame changed all frames' embeddings change.
     other = videos.copy()
     other[:, 2] = 0
-    moved = np.abs(np.asarray(XClip(config).apply({"params": params}, other, ids).frames - ours.frames)).max(-1)
+    moved = np.abs(np.asarray(apply({"params": params}, other, ids).frames - ours.frames)).max(-1)
     assert (moved > 1e-3).all()
 
     assert convert(f"--from={tmp_path / 'ours'}", f"--to={tmp_path / 'back'}", "--reverse")[0] == 0

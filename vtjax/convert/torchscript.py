@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vtjax.convert import torch_reader
+from vtjax.convert import pickle_machine, torch_reader
 from vtjax.errors import VtjaxError
 
 _MODULE = "__torch__."
@@ -57,11 +57,11 @@ class _Module(dict):
     """Attributes of one module."""
 
 
-class _ModuleMachine(torch_reader._Machine):
+class _ModuleMachine(pickle_machine.Machine):
     def push_global(self, module: str, name: str) -> None:
         full = f"{module}.{name}"
         if full.startswith(_MODULE) or full in _LISTS:
-            self.stack.append(torch_reader._Global(full))
+            self.stack.append(pickle_machine.Global(full))
         else:
             super().push_global(module, name)
 
