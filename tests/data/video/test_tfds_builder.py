@@ -51,6 +51,26 @@ def test_the_same_examples_as_prepare(video, tmp_path):
     assert read_clip(train[2], Sampler("uniform", 3)).frames.shape == (3, 32, 42, 3)
 
 
+def test_beam_makes_the_same_examples(video, tmp_path):
+    pytest.importorskip("apache_beam")
+    from vtjax.data.video.tfds_builder import TfdsVideos, VideoFolder
+
+    root = tmp_path / "mine"
+    root.mkdir()
+    for index in range(4):
+        video.write(root / f"{index}.mp4", 16 + index)
+    (root / "bad.mp4").write_bytes(b"x" * 99)
+    found = []
+    for beam in (False, True):
+        (root / "vtjax.json").write_text(json.dumps({"fps": 5, "size": 32, "codec": "png", "beam": beam}))
+        builder = VideoFolder(data_dir=tmp_path / f"tfds{beam}")
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=root))
+        source = TfdsVideos(builder.as_data_source("train"))
+        found.append({source.record(i).id: source.open(i).frames([0, 5]) for i in range(len(source))})
+    assert set(found[0]) == set(found[1]) == set("0123")
+    assert all(np.array_equal(found[0][key], found[1][key]) for key in "0123")
+
+
 @pytest.mark.parametrize(
     "text, words", [(None, "no such file"), ("{", "not JSON"), ('{"fsp": 2}', "'fsp': did you mean 'fps'")]
 )

@@ -4,7 +4,8 @@
     python -m vtjax.data.video.tfds_builder --manual_dir=my_videos --data_dir=tfds
     tfds build vtjax/data/video/tfds_builder.py --manual_dir=my_videos --data_dir=tfds
 
-Both do the same; the command `tfds` itself, unlike what it builds, needs TensorFlow installed. vtjax.json holds `list`
+Both do the same; the command `tfds` itself, unlike what it builds, needs the packages tensorflow, apache-beam and
+mlcroissant (tried with 2.21, 2.77 and 1.1 of them). vtjax.json holds `list`
 (relative to the folder; without it the folder itself is read), unit, label_from_folder, "beam": true to build through
 Apache Beam, and any field of shards.Making. Read with
 `TfdsVideos(tfds.builder_from_directory("tfds/video_folder/1.0.0").as_data_source("train"))`, which is what a
