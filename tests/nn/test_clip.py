@@ -26,7 +26,8 @@ from vtjax.nn.clip import (
     similarity_logits,
     with_image_size,
 )
-from vtjax.nn.vit import REMAT, VisionConfig, VisionTower, interpolate_positions, stack_layers, unstack_layers
+from vtjax.nn.stack import REMAT
+from vtjax.nn.vit import VisionConfig, VisionTower, interpolate_positions, stack_layers, unstack_layers
 from vtjax.parallel.mesh import make_mesh
 from vtjax.parallel.partition import partition
 

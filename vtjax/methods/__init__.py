@@ -1,7 +1,10 @@
 """The methods, one folder each. A method plugs into the one training loop with the modules named here.
 
 config.py    CONFIG and STAGES: the dataclasses of Experiment.method and Experiment.stages
-pipeline.py  stages(experiment, work) -> ordered {name: build() -> Task}
+pipeline.py  stages(experiment, work) -> ordered {name: build() -> Task}; abstract(experiment) -> the last stage's Task
+             without its data: example_spec, init, loss and rules. It reads and writes nothing, and its loss is the very
+             one that is trained, so that vtjax.plan compiles, and vtjax.bench times, the very train step. A model whose
+             layers can be rematerialised has config.method.model.remat (names of nn/stack.py), which plans vary.
 evaluate.py  evaluate(run, ...) -> results
 predict.py   predict(run, ...) and command-line use
 """

@@ -38,7 +38,8 @@ class ActorEncoder(nn.Module):
     """A sequence to `tokens` vectors: learned tokens lead the sequence, and the outputs at their places are returned.
 
     width: of the latent; layer: see LayerConfig; layers: depth. patch: consecutive rows projected to one token
-    (1 is the paper; more is cheaper). tokens: 2 for a VAE (mean, log-variance), 1 for a plain embedding.
+    (1 is the paper; more is cheaper). tokens: 2 for a VAE (mean, log-variance), 1 for a plain embedding. scan, remat:
+    see `stack.run_layers`.
     """
 
     width: int
@@ -46,6 +47,8 @@ class ActorEncoder(nn.Module):
     layer: LayerConfig
     tokens: int = 2
     patch: int = 1
+    scan: bool = False
+    remat: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool = False) -> jax.Array:
@@ -63,7 +66,8 @@ class ActorEncoder(nn.Module):
         h = h + jnp.asarray(sinusoidal(h.shape[1], self.width), dtype)[None]
         h = Dropout(self.layer.dropout, deterministic=not train)(h)
         seen = jnp.concatenate([jnp.ones((batch, self.tokens), bool), valid], axis=1)
-        h = Encoder(self.layer, self.layers, name="transformer")(h, key_mask(seen), train=train)
+        encoder = Encoder(self.layer, self.layers, scan=self.scan, remat=self.remat, name="transformer")
+        h = encoder(h, key_mask(seen), train=train)
         return h[:, : self.tokens].astype(jnp.float32)
 
 
@@ -74,6 +78,8 @@ class ActorDecoder(nn.Module):
     layers: int
     layer: LayerConfig
     patch: int = 1
+    scan: bool = False
+    remat: str | None = None
 
     @nn.compact
     def __call__(self, z: jax.Array, mask: jax.Array, *, train: bool = False) -> jax.Array:
@@ -84,9 +90,8 @@ class ActorDecoder(nn.Module):
         queries = jnp.asarray(sinusoidal(valid.shape[1], width), dtype)[None]
         h = jnp.broadcast_to(queries, (batch, *queries.shape[1:]))
         h = Dropout(self.layer.dropout, deterministic=not train)(h)
-        h = Decoder(self.layer, self.layers, name="transformer")(
-            h, z.astype(dtype)[:, None], key_mask(valid), train=train
-        )
+        decoder = Decoder(self.layer, self.layers, scan=self.scan, remat=self.remat, name="transformer")
+        h = decoder(h, z.astype(dtype)[:, None], key_mask(valid), train=train)
         y = nn.Dense(self.patch * self.features, dtype=dtype, kernel_init=KERNEL_INIT, name="final")(h)
         y = y.astype(jnp.float32).reshape(*mask.shape, self.features)
         return jnp.where(mask[..., None], y, 0)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from vtjax.errors import VtjaxError
 from vtjax.nn.dropout import Dropout
+from vtjax.parallel.activations import constrain
 
 KERNEL_INIT = nn.initializers.xavier_uniform()
 
@@ -108,6 +109,7 @@ class MultiHeadAttention(nn.Module):
         query = dense((self.heads, head_dim), name="query")(x)
         key = dense((self.heads, head_dim), name="key")(memory)
         value = dense((self.heads, head_dim), name="value")(memory)
+        query, key, value = (constrain(x, "batch", None, "heads", None) for x in (query, key, value))
         drop = Dropout(self.dropout, deterministic=not train) if self.dropout else None
         mixed = dot_product_attention(query, key, value, mask, logit_bias=logit_bias, drop=drop)
         return (out(mixed), key) if with_key else out(mixed)

@@ -19,7 +19,10 @@ from vtjax.errors import VtjaxError
 from vtjax.nn import transformer
 from vtjax.nn.attention import MultiHeadAttention, key_mask
 from vtjax.nn.dropout import Dropout
+from vtjax.nn.embedding import lookup
+from vtjax.nn.stack import run_layers
 from vtjax.nn.transformer import FeedForward, LayerConfig, LayerNorm
+from vtjax.parallel.activations import constrain
 
 # Partition table (parallel/partition.py) of a BertEncoder's parameters.
 RULES = (
@@ -70,11 +73,14 @@ class BertConfig:
 class BertEncoder(nn.Module):
     """Token ids to contextual states.
 
-    dtype: of the matrix products and the result; softmax and norms are float32, as are the parameters.
+    dtype: of the matrix products and the result; softmax and norms are float32, as are the parameters. scan,
+    remat: see `stack.run_layers`.
     """
 
     config: BertConfig
     dtype: jnp.dtype = jnp.float32
+    scan: bool = False
+    remat: str | None = None
 
     @nn.compact
     def __call__(
@@ -97,9 +103,10 @@ class BertEncoder(nn.Module):
             table = nn.Embed(c.relative_buckets, c.heads, name="relative_attention_bias", embedding_init=_init(c))
             buckets = relative_position_buckets(length, c.relative_buckets)
             bias = table(buckets).transpose(2, 0, 1)[None].astype(jnp.float32)
-        for i in range(c.layers):
-            x = BertLayer(c, self.dtype, name=f"layer_{i}")(x, mask, bias, train)
-        return x
+        return run_layers(
+            lambda name: BertLayer(c, self.dtype, name=name), c.layers,
+            lambda layer, x: layer(x, mask, bias, train), x, scan=self.scan, remat=self.remat,
+        )  # fmt: skip
 
 
 class BertEmbeddings(nn.Module):
@@ -116,7 +123,7 @@ class BertEmbeddings(nn.Module):
             positions = jnp.cumsum(counted, axis=1) * counted + c.position_offset - 1
         else:
             positions = jnp.arange(ids.shape[1])[None]
-        x = nn.Embed(c.vocab_size, c.width, name="word", embedding_init=_init(c))(ids)
+        x = lookup(nn.Embed(c.vocab_size, c.width, name="word", embedding_init=_init(c)), ids)
         x += nn.Embed(c.positions, c.width, name="position", embedding_init=_init(c))(positions)
         if c.token_types:
             types = jnp.zeros_like(ids) if token_types is None else token_types
@@ -140,6 +147,7 @@ class BertLayer(nn.Module):
     def __call__(self, x: jax.Array, mask: jax.Array, bias: jax.Array | None, train: bool) -> jax.Array:
         """x: [B, L, width]; mask: bool [B, L] over keys; bias: float32 [1, heads, L, L] added to the logits."""
         c = self.config
+        x = constrain(x, "batch", ...)
         drop = Dropout(c.dropout, deterministic=not train)
         attend = MultiHeadAttention(c.heads, dropout=c.attention_dropout, dtype=self.dtype, name="attention")
         ffn = FeedForward(LayerConfig(c.heads, c.ffn_width, activation=c.activation, dtype=self.dtype), name="ffn")

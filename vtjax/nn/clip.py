@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from vtjax.errors import VtjaxError, nearest
 from vtjax.nn import vit
 from vtjax.nn.attention import causal_mask
+from vtjax.nn.embedding import lookup
 from vtjax.nn.transformer import LayerNorm
 from vtjax.nn.vit import LayerStack, Projection, VisionConfig, VisionOutput, VisionTower
 
@@ -137,7 +138,8 @@ class TextTower(nn.Module):
         if ids.ndim != 2 or ids.shape[1] > c.context_length:
             raise VtjaxError(f"token ids {ids.shape}; expected [B, L] with L at most {c.context_length}")
         length = ids.shape[1]
-        x = nn.Embed(c.vocab_size, c.width, embedding_init=nn.initializers.normal(0.02), name="token_embedding")(ids)
+        words = nn.Embed(c.vocab_size, c.width, embedding_init=nn.initializers.normal(0.02), name="token_embedding")
+        x = lookup(words, ids)
         table = self.param(
             "position_embedding", nn.initializers.normal(0.01), (c.context_length, c.width), jnp.float32
         )

@@ -19,14 +19,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
 
 from vtjax.errors import VtjaxError, nearest
 from vtjax.nn import kv_cache, lora
 from vtjax.nn.attention import dot_product_attention
+from vtjax.nn.embedding import lookup
 from vtjax.nn.quantize import Linear
 from vtjax.nn.rope import rope_tables, rotate
-from vtjax.parallel.mesh import BATCH_AXES
+from vtjax.nn.stack import remat_policy, rematerialised
+from vtjax.parallel.activations import constrain
 
 # Partition table of the parameters, of their int8 scales, and of LoRA factors beside them.
 RULES = (
@@ -43,16 +44,6 @@ RULES = (
     (r"norm\w*/scale", (None,)),
     *lora.RULES,
 )
-
-_policies = jax.checkpoint_policies
-# What the backward pass of a layer finds stored; the rest of the layer is computed again. "none": all is stored.
-REMAT: dict[str, Callable[..., bool] | None] = {
-    "none": None,
-    "full": _policies.nothing_saveable,
-    "dots": _policies.dots_saveable,
-    "dots_no_batch": _policies.dots_with_no_batch_dims_saveable,
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class LlamaConfig:
@@ -128,6 +119,7 @@ class LlamaAttention(nn.Module):
         query = rotate(self.linear((c.heads, c.head_dim), name="query")(x), tables)
         key = rotate(self.linear((c.kv_heads, c.head_dim), name="key")(x), tables)
         value = self.linear((c.kv_heads, c.head_dim), name="value")(x)
+        query, key, value = (constrain(y, "batch", None, "heads", None) for y in (query, key, value))
         if cache is not None:
             cache = kv_cache.write(cache, layer, slot, key, value)
             key, value = kv_cache.read(cache, layer, mask.shape[-1])
@@ -162,7 +154,7 @@ class SwiGLU(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         c = self.config
         gate, up = (self.linear((c.ffn_width,), name=name)(x) for name in ("gate", "up"))
-        return self.linear((c.width,), name="down")(jax.nn.silu(gate) * up)
+        return self.linear((c.width,), name="down")(constrain(jax.nn.silu(gate) * up, "batch", None, "mlp"))
 
 
 class LlamaLayer(nn.Module):
@@ -171,17 +163,16 @@ class LlamaLayer(nn.Module):
     config: LlamaConfig
     linear: Callable[..., Linear]
     norm: Callable[..., RMSNorm]
-    mesh: Any = None
 
     @nn.compact
     def __call__(self, carry, layer, tables, mask, slot):
         x, cache = carry
-        x = _batch_sharded(x, self.mesh)
+        x = constrain(x, "batch", ...)
         attend = LlamaAttention(self.config, self.linear, name="attention")
         mixed, cache = attend(self.norm(name="norm1")(x), layer, cache, tables, mask, slot)
         x += mixed
         x += SwiGLU(self.config, self.linear, name="ffn")(self.norm(name="norm2")(x))
-        return (_batch_sharded(x, self.mesh), cache), None
+        return (constrain(x, "batch", ...), cache), None
 
 
 class Llama(nn.Module):
@@ -191,7 +182,6 @@ class Llama(nn.Module):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
     remat: str = "none"
-    mesh: Any = None
 
     def setup(self) -> None:
         c = self.config
@@ -201,9 +191,7 @@ class Llama(nn.Module):
         self.embed = nn.Embed(
             c.vocab_size, c.width, dtype=self.dtype, param_dtype=self.param_dtype, embedding_init=init
         )
-        layer = LlamaLayer
-        if self.remat != "none":
-            layer = nn.remat(layer, policy=REMAT[self.remat], prevent_cse=False)
+        layer = rematerialised(LlamaLayer, self.remat, scanned=True)
         stack = nn.scan(
             layer,
             variable_axes={"params": 0, "lora": 0},
@@ -211,13 +199,13 @@ class Llama(nn.Module):
             in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
             length=c.layers,
         )
-        self.layers = stack(c, linear, norm, self.mesh)
+        self.layers = stack(c, linear, norm)
         self.norm = norm()
         if not c.tied:
             self.head = linear((c.vocab_size,), out_dtype=jnp.float32)
 
     def embedded(self, ids: jax.Array) -> jax.Array:
-        return self.embed(ids)
+        return lookup(self.embed, ids)
 
     def hidden(self, embeddings, mask, positions, cache, slot):
         c = self.config
@@ -261,8 +249,8 @@ class LanguageModel:
 
     adapters: (name, LoraConfig) of each adapter that may be passed as `lora={name: tree}`; one that is not passed does
       not act. dtype: of activations and matmul inputs (softmax, norms and logits are float32 throughout). param_dtype:
-      of parameters made by `init`; loaded ones may have any. remat: a name of `REMAT`. mesh: pins activations and cache
-      to the mesh's batch axes; None leaves that to XLA.
+      of parameters made by `init`; loaded ones may have any. remat: a name of `stack.REMAT`. mesh: pins the cache to
+      the mesh's batch axes; None leaves that to XLA.
     """
 
     config: LlamaConfig
@@ -273,12 +261,11 @@ class LanguageModel:
     mesh: jax.sharding.Mesh | None = None
 
     def __post_init__(self) -> None:
-        if self.remat not in REMAT:
-            raise VtjaxError(f"remat={self.remat!r}: {nearest(self.remat, REMAT)}")
+        remat_policy(self.remat)
 
     @property
     def module(self) -> Llama:
-        return Llama(self.config, jnp.dtype(self.dtype), jnp.dtype(self.param_dtype), self.remat, self.mesh)
+        return Llama(self.config, jnp.dtype(self.dtype), jnp.dtype(self.param_dtype), self.remat)
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         """Random base parameters, normal of `init_std`."""
@@ -366,9 +353,3 @@ class LanguageModel:
 
 def _causal(slot: jax.Array, queries: int, keys: int) -> jax.Array:
     return (jnp.arange(keys)[None, :] <= slot + jnp.arange(queries)[:, None])[None, None]
-
-
-def _batch_sharded(x: jax.Array, mesh: jax.sharding.Mesh | None) -> jax.Array:
-    if mesh is None or x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
-        return x
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(BATCH_AXES)))

@@ -1,6 +1,7 @@
 """Transformer layers and stacks, post-norm (Vaswani et al., 2017; BERT, TMR) or pre-norm (CLIP, ViT).
 
-Parameter names are stable and shared by every model built here: `layer_0`, `layer_1`, ... each with `attention`
+Parameter names are stable and shared by every model built here: `layer_0`, `layer_1`, ... (scanned stacks: one
+`layers` with a leading axis of layers) each with `attention`
 (decoders: `self_attention`, `cross_attention`), `ffn/up`, `ffn/down` and `norm1`, `norm2` (`norm3`), in order of use.
 """
 
@@ -18,6 +19,8 @@ import jax.numpy as jnp
 from vtjax.errors import VtjaxError, nearest
 from vtjax.nn.attention import KERNEL_INIT, MultiHeadAttention
 from vtjax.nn.dropout import Dropout
+from vtjax.nn.stack import run_layers
+from vtjax.parallel.activations import constrain
 
 # Partition table of the parameters of this file and of nn/attention.py (parallel/partition.py).
 RULES = (
@@ -103,6 +106,7 @@ class FeedForward(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         c = self.config
         y = nn.Dense(c.hidden, dtype=c.dtype, kernel_init=KERNEL_INIT, name="up")(x)
+        y = constrain(y, "batch", ..., "mlp")
         y = Dropout(c.dropout, deterministic=not train)(activation(c.activation)(y))
         return nn.Dense(x.shape[-1], dtype=c.dtype, kernel_init=KERNEL_INIT, name="down")(y)
 
@@ -131,6 +135,7 @@ class EncoderLayer(_Layer):
     def __call__(self, x: jax.Array, mask: jax.Array | None = None, *, train: bool = False) -> jax.Array:
         """x [B, L, width] -> the same; mask as in MultiHeadAttention, [B or 1, 1, 1 or L, L]."""
         attend, ffn = self.make_attention("attention"), FeedForward(self.config, name="ffn")
+        x = constrain(x, "batch", ...)
         x = self.residual(x, "norm1", train, lambda y: attend(y, mask=mask, train=train))
         return self.residual(x, "norm2", train, lambda y: ffn(y, train=train))
 
@@ -151,31 +156,38 @@ class DecoderLayer(_Layer):
         """x [B, L, width], memory [B, K, memory_width] -> [B, L, width]; both masks as in MultiHeadAttention."""
         attend, look = self.make_attention("self_attention"), self.make_attention("cross_attention")
         ffn = FeedForward(self.config, name="ffn")
+        x = constrain(x, "batch", ...)
         x = self.residual(x, "norm1", train, lambda y: attend(y, mask=mask, train=train))
         x = self.residual(x, "norm2", train, lambda y: look(y, memory, memory_mask, train=train))
         return self.residual(x, "norm3", train, lambda y: ffn(y, train=train))
 
 
 class Encoder(nn.Module):
-    """A stack of encoder layers `layer_0`..; pre-norm stacks usually want `final_norm`."""
+    """A stack of encoder layers; pre-norm stacks usually want `final_norm`. scan, remat: see `stack.run_layers`."""
 
     config: LayerConfig
     layers: int
     final_norm: bool = False
+    scan: bool = False
+    remat: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None, *, train: bool = False) -> jax.Array:
-        for i in range(self.layers):
-            x = EncoderLayer(self.config, name=f"layer_{i}")(x, mask, train=train)
+        x = run_layers(
+            lambda name: EncoderLayer(self.config, name=name), self.layers,
+            lambda layer, x: layer(x, mask, train=train), x, scan=self.scan, remat=self.remat,
+        )  # fmt: skip
         return LayerNorm(self.config.eps, name="norm")(x) if self.final_norm else x
 
 
 class Decoder(nn.Module):
-    """A stack of decoder layers `layer_0`.. over one memory."""
+    """A stack of decoder layers over one memory. scan, remat: see `stack.run_layers`."""
 
     config: LayerConfig
     layers: int
     final_norm: bool = False
+    scan: bool = False
+    remat: str | None = None
 
     @nn.compact
     def __call__(
@@ -187,6 +199,8 @@ class Decoder(nn.Module):
         *,
         train: bool = False,
     ) -> jax.Array:
-        for i in range(self.layers):
-            x = DecoderLayer(self.config, name=f"layer_{i}")(x, memory, mask, memory_mask, train=train)
+        x = run_layers(
+            lambda name: DecoderLayer(self.config, name=name), self.layers,
+            lambda layer, x: layer(x, memory, mask, memory_mask, train=train), x, scan=self.scan, remat=self.remat,
+        )  # fmt: skip
         return LayerNorm(self.config.eps, name="norm")(x) if self.final_norm else x

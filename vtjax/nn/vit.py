@@ -17,10 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vtjax.errors import VtjaxError, nearest
+from vtjax.errors import VtjaxError
 from vtjax.nn import transformer
 from vtjax.nn.attention import MultiHeadAttention
+from vtjax.nn.stack import rematerialised
 from vtjax.nn.transformer import FeedForward, LayerConfig, LayerNorm
+from vtjax.parallel.activations import constrain
 
 # Partition table (parallel/partition.py) of a VisionTower's parameters, its layers in a loop or stacked.
 RULES = (
@@ -31,13 +33,6 @@ RULES = (
     (r"(pre|post|final)_norm/(scale|bias)", (None,)),
     *transformer.RULES,
 )
-
-# What a rematerialised layer keeps for the backward pass.
-REMAT: dict[str, Callable[..., bool]] = {
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_saveable,
-    "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
 
 BICUBIC_A = -0.75  # of torch's interpolate, which the published way of changing the image size goes through
 
@@ -135,6 +130,7 @@ class PreNormLayer(nn.Module):
     def __call__(self, carry: tuple[jax.Array, Any], mask: jax.Array | None) -> tuple[tuple[jax.Array, Any], tuple]:
         """((x [B, N, width], merge state), mask) -> ((x, merge state), (x, keys, value tokens or None))."""
         x, state = carry
+        x = constrain(x, "batch", ...)
         bias = None if self.merger is None else self.merger.logit_bias(state)
         y = self.norm1(x)
         mixed, key = self.attention(y, mask=mask, logit_bias=bias, train=self.train, with_key=True)
@@ -153,7 +149,7 @@ class LayerStack(nn.Module):
     """Pre-norm layers, as modules `layer_0`.. or, with `scan`, as one module `layers` with stacked parameters.
 
     `stack_layers` and `unstack_layers` turn the parameters of one into those of the other. A scan compiles one layer
-    whatever the depth. remat: a name of `REMAT`, or None to keep all. adapter: makes the module of a branch beside
+    whatever the depth. remat: a name of `stack.REMAT`, or None to keep all. adapter: makes the module of a branch beside
     each layer's feed-forward network (AdaptFormer, arXiv 2205.13535), called with (x, train=).
     """
 
@@ -172,11 +168,7 @@ class LayerStack(nn.Module):
         Raises:
           VtjaxError: unknown `remat`, or `scan` with a merger: the number of tokens must then be every layer's.
         """
-        layer = PreNormLayer
-        if self.remat is not None:
-            if self.remat not in REMAT:
-                raise VtjaxError(f"remat={self.remat!r}: {nearest(self.remat, REMAT)}")
-            layer = nn.remat(layer, policy=REMAT[self.remat], prevent_cse=not self.scan)
+        layer = rematerialised(PreNormLayer, self.remat, self.scan)
         if self.scan:
             if self.merger is not None:
                 raise VtjaxError("layers that merge tokens cannot be scanned, they differ in shape; set scan=False")

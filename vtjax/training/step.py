@@ -138,8 +138,8 @@ class Trainer:
 
         return step
 
-    def lower(self) -> jax.stages.Lowered:
-        """The train step lowered for this mesh; `.compile()` runs or, for a topology, is measured."""
+    def trace(self) -> jax.stages.Traced:
+        """The train step traced for this mesh; vtjax.plan counts its operations."""
         whole = replicated(self.mesh)
         jitted = jax.jit(
             self.step_fn(),
@@ -147,7 +147,11 @@ class Trainer:
             out_shardings=(self.state_shardings, whole),
             donate_argnums=(0,),
         )
-        return jitted.lower(self.abstract_state, self.abstract_batch)
+        return jitted.trace(self.abstract_state, self.abstract_batch)
+
+    def lower(self) -> jax.stages.Lowered:
+        """The train step lowered for this mesh; `.compile()` runs or, for a topology, is measured."""
+        return self.trace().lower()
 
 
 def params_of(state: State) -> dict:

@@ -19,6 +19,8 @@ class CarModelConfig:
     ff: int = 1024  # width inside the feed-forward networks
     dropout: float = 0.1
     activation: str = "gelu"
+    remat: str = "none"  # none | full | dots | dots_no_batch: what a layer keeps for the backward pass (nn/stack.py)
+    scan: bool = False  # compile one layer whatever the depth
     vae: bool = True  # False: one embedding token and a projection head on the text, no sampling, no KL
 
 

@@ -12,6 +12,7 @@ from vtjax.errors import VtjaxError
 from vtjax.methods.car.config import CarModelConfig, CarTextConfig
 from vtjax.nn import actor, projection_head
 from vtjax.nn.actor import ActorDecoder, ActorEncoder
+from vtjax.nn.embedding import lookup
 from vtjax.nn.projection_head import ProjectionHead
 from vtjax.nn.transformer import LayerConfig
 from vtjax.parallel.partition import Rules
@@ -48,10 +49,11 @@ class CarModel(nn.Module):
         c = self.config
         layer = LayerConfig(c.heads, c.ff, c.dropout, c.dropout, c.activation, dtype=self.dtype)
         tokens = 2 if c.vae else 1
-        self.motion_encoder = ActorEncoder(c.latent, c.layers, layer, tokens, c.patch)
-        self.motion_decoder = ActorDecoder(c.motion_width, c.layers, layer, c.patch)
+        how = {"scan": c.scan, "remat": c.remat}
+        self.motion_encoder = ActorEncoder(c.latent, c.layers, layer, tokens, c.patch, **how)
+        self.motion_decoder = ActorDecoder(c.motion_width, c.layers, layer, c.patch, **how)
         if c.vae or self.text.encoder == "builtin":
-            self.text_encoder = ActorEncoder(c.latent, c.layers, layer, tokens)
+            self.text_encoder = ActorEncoder(c.latent, c.layers, layer, tokens, **how)
         if not c.vae:
             self.text_head = ProjectionHead(c.latent, c.dropout, dtype=self.dtype)
         if self.text.encoder == "builtin":
@@ -63,7 +65,7 @@ class CarModel(nn.Module):
 
             if self.language_model_config is None:
                 raise VtjaxError("a trainable language model needs its configuration (config.json of text.path)")
-            self.language_model = BertEncoder(self.language_model_config, dtype=self.dtype)
+            self.language_model = BertEncoder(self.language_model_config, self.dtype, **how)
 
     def encode_motion(self, motion: jax.Array, mask: jax.Array, train: bool = False) -> tuple[Any, Any]:
         """motion [B, T, motion_width] normalised, mask bool [B, T] -> mu, logvar float32 [B, latent].
@@ -75,7 +77,7 @@ class CarModel(nn.Module):
     def text_states(self, ids: jax.Array, mask: jax.Array, train: bool = False) -> jax.Array:
         """Token ids int32 [B, L], mask bool [B, L] -> states [B, L, width] of the front end inside the graph."""
         if self.text.encoder == "builtin":
-            return self.text_embedding(ids)
+            return lookup(self.text_embedding, ids)
         return self.language_model(ids, mask, train=train)
 
     def encode_text(self, states: jax.Array, mask: jax.Array, train: bool = False) -> tuple[Any, Any]:

@@ -44,7 +44,7 @@ class ClipModelConfig:
     temporal_layers: int = 2
     temporal_heads: int = 4
     freeze: str = "none"  # none | vision | text | both towers; what is frozen has no gradient and no optimizer state
-    remat: str = ""  # full | dots | dots_no_batch: what a layer keeps for the backward pass; "" keeps all
+    remat: str = "none"  # none | full | dots | dots_no_batch: what a layer keeps for the backward pass (nn/stack.py)
     scan: bool = False  # compile one layer whatever the depth
 
 

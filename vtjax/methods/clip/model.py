@@ -65,7 +65,7 @@ class VideoTextModel(nn.Module):
 
     def setup(self) -> None:
         c, m = self.clip, self.config
-        same = dict(embed_dim=c.embed_dim, dtype=self.dtype, scan=m.scan, remat=m.remat or None)
+        same = dict(embed_dim=c.embed_dim, dtype=self.dtype, scan=m.scan, remat=m.remat)
         self.vision = towers.VisionTower(c.vision, **same)
         self.text = towers.TextTower(c.text, **same)
         if m.temporal == "transformer":

@@ -1,0 +1,257 @@
+"""Reading a compiled program's text: how often each instruction runs, what collectives move, what memory is read.
+
+Shapes in the text of a partitioned program are those of one device. A loop's body counts as often as it runs: XLA notes
+the number, or the loop's condition compares with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+_BYTES = {
+    "pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2,
+    "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16, "token": 0, "opaque": 0,
+}  # fmt: skip
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+# Names and bookkeeping: nothing is read or written.
+_FREE = {
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all",
+    "partition-id", "replica-id", "opt-barrier", "async-start", "async-update", "async-done", "copy-done",
+}  # fmt: skip
+_SHAPE = re.compile(r"(\w+)\[([\d,]*)\](\{[^}]*\})?")
+_NAME = re.compile(r"%([\w.\-]+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """One array of a result. fast: kept in the chip's on-core memory, so that HBM is not touched."""
+
+    dtype: str
+    dims: tuple[int, ...]
+    fast: bool = False
+
+    @property
+    def bytes(self) -> float:
+        return math.prod(self.dims) * _BYTES.get(self.dtype, 1 if self.dtype.startswith("f8") else 4)
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.dims))}]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    name: str
+    op: str
+    shapes: tuple[Shape, ...]
+    operands: tuple[str, ...]
+    attributes: str
+    root: bool = False
+
+    @property
+    def bytes(self) -> float:
+        return sum(s.bytes for s in self.shapes)
+
+    @property
+    def source(self) -> str:
+        """The program's own name for what this computes."""
+        found = re.search(r'op_name="([^"]*)"', self.attributes)
+        return found[1] if found else self.name
+
+    def called(self, *keys: str) -> list[str]:
+        """Computations named by attributes such as body= and calls=."""
+        names = []
+        for key in keys:
+            found = re.search(rf"\b{key}=(\{{[^}}]*\}}|%[\w.\-]+)", self.attributes)
+            names += _NAME.findall(found[1]) if found else []
+        return names
+
+
+class Program:
+    """The computations of a compiled text by name, each a dict of instructions in order."""
+
+    def __init__(self, text: str):
+        self.computations: dict[str, dict[str, Instruction]] = {}
+        self.entry = ""
+        current: dict[str, Instruction] | None = None
+        for line in text.splitlines():
+            head = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{\s*(/\*.*\*/)?$", line)
+            if head and not line.startswith(" "):
+                current = self.computations.setdefault(head[2], {})
+                self.entry = head[2] if head[1] else self.entry
+            elif line.startswith("}"):
+                current = None
+            elif current is not None:
+                found = _instruction(line)
+                if found:
+                    current[found.name] = found
+
+    def running(self) -> Iterator[tuple[Instruction, dict[str, Instruction], float, bool]]:
+        """(instruction, its computation, how often it runs, whether it is inside a fusion) of all that is reached."""
+        yield from self._running(self.entry, 1.0, False)
+
+    def _running(self, name: str, times: float, fused: bool) -> Iterator:
+        computation = self.computations.get(name, {})
+        for one in computation.values():
+            yield one, computation, times, fused
+            if one.op == "while":
+                for body in one.called("body"):
+                    yield from self._running(body, times * self.trips(one), fused)
+            elif one.op == "fusion":
+                for inner in one.called("calls"):
+                    yield from self._running(inner, times, True)
+            elif one.op in ("call", "async-start", "conditional"):
+                branches = one.called("to_apply", "calls", "branch_computations", "true_computation", "false_computation")
+                for inner in branches:
+                    yield from self._running(inner, times, fused)
+
+    @functools.cache  # noqa: B019
+    def trips(self, loop: Instruction) -> float:
+        """How often a while loop's body runs; 1 where neither XLA nor its condition says."""
+        known = re.search(r'known_trip_count"?:\{"n":"(\d+)"', loop.attributes)
+        if known:
+            return float(known[1])
+        for name in loop.called("condition"):
+            condition = self.computations.get(name, {})
+            limits = [re.match(r"(\d+)\)", i.attributes) for i in condition.values() if i.op == "constant"]
+            limits = [int(m[1]) for m in limits if m]
+            if len(limits) == 1:
+                return float(max(limits[0], 1))
+        return 1.0
+
+    def largest(self, count: int) -> list[tuple[float, Shape, str]]:
+        """(bytes, shape, what it is) of the largest results outside fusions, each shape and name once."""
+        seen: dict[tuple[Shape, str], float] = {}
+        for one, _, _, fused in self.running():
+            if not fused and one.op not in _FREE - {"parameter"}:
+                for shape in one.shapes:
+                    seen.setdefault((shape, one.source), shape.bytes)
+        rows = [(size, shape, name) for (shape, name), size in seen.items()]
+        return sorted(rows, key=lambda row: -row[0])[:count]
+
+    def traffic(self) -> float:
+        """Bytes that one device reads from and writes to its HBM, each instruction's operands and results.
+
+        An estimate: what a fusion keeps in registers is left out, as is what lies in on-core memory; of an array that
+        is only sliced, or updated in place, the slice counts.
+        """
+        total = 0.0
+        for one, computation, times, fused in self.running():
+            if fused or one.op in _FREE or one.op.endswith("-done"):
+                continue
+            total += times * self._touched(one, computation)
+        return total
+
+    def _touched(self, one: Instruction, computation: dict[str, Instruction]) -> float:
+        operands = [computation[name] for name in one.operands if name in computation]
+        sizes = [_hbm(operand) for operand in operands]
+        written = _hbm(one)
+        if one.op == "dynamic-slice":
+            return 2 * written
+        if one.op == "dynamic-update-slice":
+            return 2 * sizes[1] if len(sizes) > 1 else written
+        if one.op == "fusion":
+            inner = self.computations.get(next(iter(one.called("calls")), ""), {})
+            parameters = {int(i.attributes.split(")")[0]): i for i in inner.values() if i.op == "parameter"}
+            for index, parameter in parameters.items():
+                if index >= len(sizes):
+                    continue
+                users = [i for i in inner.values() if parameter.name in i.operands]
+                if users and all(u.op == "dynamic-slice" and u.operands[0] == parameter.name for u in users):
+                    sizes[index] = min(sizes[index], sum(u.bytes for u in users))
+                elif any(u.op == "dynamic-update-slice" and u.operands[0] == parameter.name for u in users):
+                    updates = [inner[u.operands[1]].bytes for u in users if len(u.operands) > 1 and u.operands[1] in inner]
+                    written = written - sizes[index] + sum(updates)
+                    sizes[index] = 0.0
+        return sum(sizes) + max(written, 0.0)
+
+
+def _hbm(one: Instruction) -> float:
+    return sum(s.bytes for s in one.shapes if not s.fast)
+
+
+def _instruction(line: str) -> Instruction | None:
+    head = re.match(r"\s+(ROOT )?%?([\w.\-]+) = ", line)
+    if not head:
+        return None
+    rest = line[head.end() :]
+    end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.find(" ")
+    types, rest = rest[:end], rest[end:].lstrip()
+    op = re.match(r"([\w\-]+)\(", rest)
+    if not op:
+        return None
+    close = _closing(rest, op.end() - 1)
+    inside, attributes = rest[op.end() : close], rest[close:]
+    if op[1] in ("constant", "parameter"):
+        attributes = rest[op.end() :]
+    return Instruction(head[2], op[1], shapes_of(types), tuple(_NAME.findall(inside)), attributes, bool(head[1]))
+
+
+def _closing(text: str, start: int) -> int:
+    depth = 0
+    for i in range(start, len(text)):
+        depth += (text[i] == "(") - (text[i] == ")")
+        if depth == 0:
+            return i
+    return len(text)
+
+
+def shapes_of(text: str) -> tuple[Shape, ...]:
+    """All array types in a type's text."""
+    return tuple(
+        Shape(m[1], tuple(map(int, m[2].split(","))) if m[2] else (), bool(re.search(r"S\([1-9]", m[3] or "")))
+        for m in _SHAPE.finditer(text)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """kind: one of COLLECTIVES. bytes: of one device's operands (of a reduce-scatter: before it). groups: int
+    [groups, members] of devices by their place in the mesh; of a permutation, (from, to) pairs. times: how often it
+    runs in a step."""
+
+    kind: str
+    bytes: float
+    groups: np.ndarray
+    times: float
+    shapes: tuple[Shape, ...]
+    source: str
+
+
+def collectives(program: Program, devices: int) -> list[Collective]:
+    """All collectives of a program on `devices` devices, asynchronous ones by their start."""
+    out = []
+    for one, computation, times, _ in program.running():
+        kind = one.op.removesuffix("-start")
+        if kind not in COLLECTIVES:
+            continue
+        operands = [computation[name] for name in one.operands if name in computation]
+        shapes = tuple(s for operand in operands for s in operand.shapes) or one.shapes
+        groups = _groups(one.attributes, devices)
+        if groups.size and groups.shape[1] > 1:
+            out.append(Collective(kind, sum(s.bytes for s in shapes), groups, times, one.shapes, one.source))
+    return out
+
+
+def _groups(attributes: str, devices: int) -> np.ndarray:
+    pairs = re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}", attributes)
+    if pairs:
+        return np.array([list(map(int, p)) for p in re.findall(r"\{(\d+),(\d+)\}", pairs[1])], int).reshape(-1, 2)
+    iota = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes)
+    if iota:
+        shape, dims = (tuple(map(int, iota[i].split(","))) for i in (1, 2))
+        order = np.arange(math.prod(dims)).reshape(dims)
+        if iota[3]:
+            order = order.transpose(tuple(map(int, iota[3].split(","))))
+        return order.reshape(shape)
+    listed = re.search(r"replica_groups=\{((?:\{[\d,]*\},?)*)\}", attributes)
+    if listed and listed[1]:
+        rows = [list(map(int, g.split(","))) for g in re.findall(r"\{([\d,]+)\}", listed[1])]
+        width = max(map(len, rows))
+        return np.array([row for row in rows if len(row) == width], int)
+    return np.arange(devices)[None]

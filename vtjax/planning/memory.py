@@ -1,0 +1,143 @@
+"""Bytes on one chip by what they are for; and, where a program does not fit, what was too large."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.extend.core import Literal
+
+from vtjax.parallel.partition import flatten, merge
+from vtjax.training.step import Trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes per chip. parameters (frozen: those that do not learn), optimizer and batch are summed over shards;
+    arguments, temporaries and outputs (those that are not written over arguments) are XLA's, as is total.
+    activations: kept from the forward for the backward pass, an estimate; part of the temporaries."""
+
+    parameters: float
+    frozen: float
+    optimizer: float
+    batch: float
+    activations: float
+    arguments: float
+    temporaries: float
+    outputs: float
+
+    @property
+    def total(self) -> float:
+        return self.arguments + self.temporaries + self.outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One array on a chip: bytes there, shape there, and what it is."""
+
+    bytes: float
+    shape: str
+    name: str
+
+
+def shard_bytes(leaf: Any) -> float:
+    """Of one device's part of an abstract array with a sharding."""
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def sum_bytes(tree: Any) -> float:
+    """`shard_bytes` of all leaves; random keys and counters aside, which are a few bytes."""
+    leaves = [x for x in jax.tree.leaves(tree) if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)]
+    return float(sum(map(shard_bytes, leaves)))
+
+
+def state_memory(trainer: Trainer, activations: float = 0.0, stats: Any = None) -> Memory:
+    """Of a trainer's state and batch, with XLA's figures where it has compiled (`memory_analysis`)."""
+    state = trainer.abstract_state
+    parts = [sum_bytes(state[k]) for k in ("trainable", "frozen", "opt_state")]
+    batch = sum_bytes(trainer.abstract_batch)
+    xla = (math.fsum([*parts, batch]), 0.0, 0.0)
+    if stats is not None:
+        kept = stats.output_size_in_bytes - stats.alias_size_in_bytes
+        xla = stats.argument_size_in_bytes, stats.temp_size_in_bytes, max(kept, 0)
+    return Memory(*parts, batch, activations, *map(float, xla))
+
+
+def activation_bytes(trainer: Trainer) -> float:
+    """What one device keeps between the forward and the backward pass of one micro-batch, as differentiation asks.
+
+    Counted on the traced loss: all that its gradient reads and that depends on the batch, split over the batch's axes
+    of the mesh. XLA may keep less (it fuses) or more (copies).
+    """
+    task, mesh = trainer.task, trainer.mesh
+    train = task.train
+    batch = {
+        name: jax.ShapeDtypeStruct((train.batch_size // train.accumulate, *spec.shape), spec.dtype)
+        for name, spec in task.example_spec.items()
+    }
+    bare = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)  # noqa: E731
+    state = bare({k: trainer.abstract_state[k] for k in ("trainable", "frozen", "rng")})
+
+    def kept(trainable: Any, frozen: Any, rng: jax.Array, batch: Any) -> Any:
+        loss = lambda t: task.loss(merge(t, frozen), batch, rng, True)["loss"][0]  # noqa: E731
+        return jax.vjp(loss, trainable)[1]
+
+    jaxpr = jax.make_jaxpr(kept)(state["trainable"], state["frozen"], state["rng"], batch).jaxpr
+    depends = set(jaxpr.invars[len(jaxpr.invars) - len(batch) :])
+    given = set(jaxpr.invars)
+    for eqn in jaxpr.eqns:
+        if any(v in depends for v in eqn.invars if not isinstance(v, Literal)):
+            depends.update(eqn.outvars)
+    residuals = {v for v in jaxpr.outvars if not isinstance(v, Literal) and v in depends and v not in given}
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    return sum(math.prod(v.aval.shape) * v.aval.dtype.itemsize for v in residuals) / ways
+
+
+def replicated(trainer: Trainer) -> list[Tensor]:
+    """Arrays of the state that lie whole on every chip, largest first; of one chip all are."""
+    if trainer.mesh.size == 1:
+        return []
+    found = [
+        Tensor(shard_bytes(leaf), f"{leaf.dtype}{list(leaf.shape)}", name)
+        for name, leaf in flatten({k: trainer.abstract_state[k] for k in ("trainable", "frozen", "opt_state")}).items()
+        if leaf.sharding.is_fully_replicated
+    ]
+    return sorted(found, key=lambda t: -t.bytes)
+
+
+_UNITS = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def parse_bytes(text: str) -> float:
+    """"25.53G" as bytes."""
+    found = re.fullmatch(r"([\d.]+)([BKMG]?)", text)
+    return float(found[1]) * _UNITS[found[2]] if found else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Overflow:
+    """What XLA says of a program that does not fit: bytes needed and there, and the largest tensors."""
+
+    needed: float
+    available: float
+    largest: Sequence[Tensor]
+
+
+def parse_overflow(message: str) -> Overflow:
+    """Reads XLA's RESOURCE_EXHAUSTED message; what it does not say is 0 or empty."""
+    sizes = re.search(r"Used ([\d.]+[BKMG]?) of ([\d.]+[BKMG]?) hbm", message)
+    needed, available = (parse_bytes(sizes[i]) for i in (1, 2)) if sizes else (0.0, 0.0)
+    tensors = []
+    for part in re.split(r"\n\s*\d+\. Size: ", message)[1:]:
+        size = re.match(r"([\d.]+[BKMG]?)", part)
+        operator = re.search(r'op_name="([^"]*)"', part)
+        label = re.search(r"XLA label: (\S+)", part)
+        shape = re.search(r"Shape: (\w+\[[\d,]*\])", part)
+        kind = re.search(r"Allocation type: (.*)", part)
+        name = operator[1] if operator else label[1] if label else kind[1].strip() if kind else ""
+        tensors.append(Tensor(parse_bytes(size[1]) if size else 0.0, shape[1] if shape else "", name))
+    return Overflow(needed, available, tensors)

@@ -1,0 +1,216 @@
+"""One plan: the train step of an experiment compiled for a topology, and what it would take there."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import time
+from typing import Any
+
+import jax
+
+from vtjax import methods
+from vtjax.config import Experiment
+from vtjax.errors import VtjaxError
+from vtjax.parallel.mesh import make_mesh, mesh_shape
+from vtjax.planning import hlo, memory, network
+from vtjax.planning.flops import executed_flops, model_flops
+from vtjax.planning.topology import Topology
+from vtjax.training.step import Trainer
+
+
+SHOWN = 8  # of the largest tensors
+
+
+@dataclasses.dataclass(frozen=True)
+class Times:
+    """Seconds a step takes at full rate of each resource; a step takes the longest of them at least."""
+
+    products: float  # matrix products, those computed again counted
+    hbm: float
+    ici: float
+    dcn: float
+
+    @property
+    def step(self) -> float:
+        return max(dataclasses.astuple(self))
+
+    @property
+    def bound(self) -> str:
+        names = {"products": "matrix products", "hbm": "HBM", "ici": "ICI", "dcn": "DCN"}
+        return names[max(names, key=lambda n: getattr(self, n))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """fits: whether XLA could place the program; None of what needs the compiled program is there where it did not.
+
+    memory: per chip. available: bytes of HBM that XLA may use, 0 where unknown. largest: arrays on one chip, those that
+    did not fit where it does not. replicated: arrays of the state that lie whole on every chip. times, mfu,
+    examples_per_second: bounds from the chip's peak rates, None for "cpu".
+    """
+
+    topology: Topology
+    mesh: dict[str, int]
+    batch_size: int
+    accumulate: int
+    remat: str | None
+    parameters: int
+    fits: bool
+    memory: memory.Memory
+    needed: float
+    available: float
+    largest: list[memory.Tensor]
+    replicated: list[memory.Tensor]
+    model_flops: float
+    executed_flops: float
+    open_loops: int
+    hbm_bytes: float | None = None
+    collectives: dict[str, dict[str, float]] | None = None
+    times: Times | None = None
+    compile_seconds: float = 0.0
+
+    @property
+    def examples_per_second(self) -> float | None:
+        return self.batch_size / self.times.step if self.times else None
+
+    @property
+    def mfu(self) -> float | None:
+        """Model FLOPs over what the chips could do in a step, both as bounds: of a perfect overlap."""
+        if self.times is None:
+            return None
+        return self.model_flops / (self.times.step * self.topology.chips * self.topology.chip.flops)
+
+    @property
+    def fewest_chips(self) -> int | None:
+        """Chips that could hold the state and the kept activations if all of it were split; a lower bound."""
+        if not self.available:
+            return None
+        one = self.memory
+        split = (one.parameters + one.frozen + one.optimizer + one.batch + one.activations) * self.topology.chips
+        whole = sum(t.bytes for t in self.replicated)
+        split -= whole * (self.topology.chips - 1)
+        return max(1, math.ceil(split / max(self.available - whole, 1.0)))
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain values; bytes, seconds and operations."""
+        values = dataclasses.asdict(self)
+        values["topology"] = {"name": str(self.topology), "chips": self.topology.chips, "slices": self.topology.slices}
+        values["memory"]["total"] = self.memory.total
+        values["replicated"] = {
+            "bytes": sum(t.bytes for t in self.replicated),
+            "largest": [dataclasses.asdict(t) for t in self.replicated[:SHOWN]],
+        }
+        if self.times:
+            values["times"] |= {"step": self.times.step, "bound": self.times.bound}
+        extra = ("examples_per_second", "mfu", "fewest_chips")
+        return values | {name: getattr(self, name) for name in extra}
+
+
+def planned(experiment: Experiment, topology: Topology) -> Experiment:
+    """A copy as it would run there: bfloat16 where "auto" says so, and as many slices as the topology has.
+
+    Raises:
+      VtjaxError: a mesh that the chips cannot have.
+    """
+    experiment = copy.deepcopy(experiment)
+    if experiment.compute_dtype == "auto":
+        experiment.compute_dtype = "float32" if topology.kind == "cpu" else "bfloat16"
+    experiment.mesh.slices = topology.slices
+    mesh_shape(experiment.mesh, topology.chips)
+    return experiment
+
+
+def make_plan(experiment: Experiment, topology: Topology, devices: list | None = None) -> Plan:
+    """Compiles the train step for the topology and reads off what it takes.
+
+    devices: those of `topology.devices()`, where they are there already.
+
+    Raises:
+      VtjaxError: settings that cannot work on this topology; not where the program merely is too large.
+    """
+    experiment = planned(experiment, topology)
+    task = methods.module(experiment.name, "pipeline").abstract(experiment)
+    mesh = make_mesh(experiment.mesh, topology.devices() if devices is None else devices)
+    trainer = Trainer(task, mesh, experiment.seed)
+    traced, needs = trainer.trace(), model_flops(task)
+    executed = executed_flops(traced)
+    common = dict(
+        topology=topology,
+        mesh=dict(mesh.shape),
+        batch_size=task.train.batch_size,
+        accumulate=task.train.accumulate,
+        remat=remat_of(experiment),
+        parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(_params(trainer))),
+        replicated=memory.replicated(trainer),
+        model_flops=needs.total,
+        executed_flops=executed,
+        open_loops=needs.open_loops,
+    )
+    kept = memory.activation_bytes(trainer)
+    began = time.perf_counter()
+    try:
+        compiled = compile_uncached(traced.lower())
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        told = memory.parse_overflow(str(error))
+        return Plan(
+            fits=False, memory=memory.state_memory(trainer, kept), needed=told.needed, available=told.available,
+            largest=list(told.largest), compile_seconds=time.perf_counter() - began, **common,
+        )  # fmt: skip
+    seconds = time.perf_counter() - began
+    program = hlo.Program(compiled.as_text())
+    used = memory.state_memory(trainer, kept, compiled.memory_analysis())
+    found = network.transfers(
+        hlo.collectives(program, mesh.size), list(mesh.devices.flat), topology.shape, topology.chip
+    )
+    sums, touched = network.by_kind(found), program.traffic()
+    largest = [memory.Tensor(size, str(shape), name) for size, shape, name in program.largest(SHOWN)]
+    return Plan(
+        fits=True, memory=used, needed=used.total, available=usable_hbm(topology), largest=largest, hbm_bytes=touched,
+        collectives=sums, times=_times(topology, executed, touched, sums), compile_seconds=seconds, **common,
+    )  # fmt: skip
+
+
+def _params(trainer: Trainer) -> dict:
+    return {k: trainer.abstract_state[k] for k in ("trainable", "frozen")}
+
+
+def _times(topology: Topology, executed: float, touched: float, sums: dict[str, dict[str, float]]) -> Times | None:
+    chip = topology.chip
+    if chip is None:
+        return None
+    return Times(
+        products=executed / (topology.chips * chip.flops),
+        hbm=touched / chip.hbm_bandwidth,
+        ici=sum(row["ici_seconds"] for row in sums.values()),
+        dcn=sum(row["dcn_seconds"] for row in sums.values()),
+    )
+
+
+def compile_uncached(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """Compiled without JAX's cache, which can keep programs for absent devices but not read them."""
+    enabled = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        return lowered.compile()
+    finally:
+        jax.config.update("jax_enable_compilation_cache", enabled)
+
+
+def usable_hbm(topology: Topology) -> float:
+    """Bytes that programs may use on one chip; 0 where unknown."""
+    return float(topology.chip.hbm * 63 / 64) if topology.chip else 0.0
+
+
+def remat_of(experiment: Experiment) -> str | None:
+    """The rematerialisation policy of a method that has one (see vtjax/methods/__init__.py)."""
+    return getattr(getattr(experiment.method, "model", None), "remat", None)
+
+
+def check_slices(topology: Topology) -> None:
+    """Raises VtjaxError for slices of devices that have none."""
+    if topology.kind == "cpu" and topology.slices > 1:
+        raise VtjaxError(f"--slices={topology.slices}: cpu devices form no slices")
