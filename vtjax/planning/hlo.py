@@ -151,6 +151,8 @@ class Program:
         operands = [computation[name] for name in one.operands if name in computation]
         sizes = [_hbm(operand) for operand in operands]
         written = _hbm(one)
+        if one.op.endswith("-start"):  # its tuple holds the operands once more
+            written = max(written - sum(operand.bytes for operand in operands), 0.0)
         if one.op == "dynamic-slice":
             return 2 * written
         if one.op == "dynamic-update-slice":

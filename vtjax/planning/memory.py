@@ -11,8 +11,9 @@ from typing import Any
 import jax
 from jax.extend.core import Literal
 
-from vtjax.parallel.partition import flatten, merge
+from vtjax.parallel.partition import flatten, merge, split
 from vtjax.training.step import Trainer
+from vtjax.training.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,33 +69,36 @@ def state_memory(trainer: Trainer, activations: float = 0.0, stats: Any = None) 
 
 
 def activation_bytes(trainer: Trainer) -> float:
-    """What one device keeps between the forward and the backward pass of one micro-batch, as differentiation asks.
+    """Of `kept_bytes`, one device's part, split over the batch's axes of the mesh."""
+    return kept_bytes(trainer.task) / (trainer.mesh.shape["data"] * trainer.mesh.shape["fsdp"])
 
-    Counted on the traced loss: all that its gradient reads and that depends on the batch, split over the batch's axes
-    of the mesh. XLA may keep less (it fuses) or more (copies).
+
+def kept_bytes(task: Task) -> float:
+    """What all devices together keep between the forward and the backward pass of one micro-batch.
+
+    Counted on the traced loss: all that its gradient reads and that depends on the batch. XLA may keep less (it fuses)
+    or more (copies).
     """
-    task, mesh = trainer.task, trainer.mesh
     train = task.train
     batch = {
         name: jax.ShapeDtypeStruct((train.batch_size // train.accumulate, *spec.shape), spec.dtype)
         for name, spec in task.example_spec.items()
     }
-    bare = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)  # noqa: E731
-    state = bare({k: trainer.abstract_state[k] for k in ("trainable", "frozen", "rng")})
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    trainable, frozen = split(jax.eval_shape(task.init, key, batch), train.trainable)
 
     def kept(trainable: Any, frozen: Any, rng: jax.Array, batch: Any) -> Any:
         loss = lambda t: task.loss(merge(t, frozen), batch, rng, True)["loss"][0]  # noqa: E731
         return jax.vjp(loss, trainable)[1]
 
-    jaxpr = jax.make_jaxpr(kept)(state["trainable"], state["frozen"], state["rng"], batch).jaxpr
+    jaxpr = jax.make_jaxpr(kept)(trainable, frozen, key, batch).jaxpr
     depends = set(jaxpr.invars[len(jaxpr.invars) - len(batch) :])
     given = set(jaxpr.invars)
     for eqn in jaxpr.eqns:
         if any(v in depends for v in eqn.invars if not isinstance(v, Literal)):
             depends.update(eqn.outvars)
     residuals = {v for v in jaxpr.outvars if not isinstance(v, Literal) and v in depends and v not in given}
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    return sum(math.prod(v.aval.shape) * v.aval.dtype.itemsize for v in residuals) / ways
+    return float(sum(math.prod(v.aval.shape) * v.aval.dtype.itemsize for v in residuals))
 
 
 def replicated(trainer: Trainer) -> list[Tensor]:

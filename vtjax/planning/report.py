@@ -37,6 +37,11 @@ class Times:
         return max(dataclasses.astuple(self))
 
     @property
+    def serial(self) -> float:
+        """Seconds if nothing happened beside anything else."""
+        return self.products + self.hbm + self.ici + self.dcn
+
+    @property
     def bound(self) -> str:
         names = {"products": "matrix products", "hbm": "HBM", "ici": "ICI", "dcn": "DCN"}
         return names[max(names, key=lambda n: getattr(self, n))]
@@ -131,8 +136,9 @@ def make_plan(experiment: Experiment, topology: Topology, devices: list | None =
       VtjaxError: settings that cannot work on this topology; not where the program merely is too large.
     """
     experiment = planned(experiment, topology)
+    devices = topology.devices() if devices is None else devices  # before anything starts JAX
     task = methods.module(experiment.name, "pipeline").abstract(experiment)
-    mesh = make_mesh(experiment.mesh, topology.devices() if devices is None else devices)
+    mesh = make_mesh(experiment.mesh, devices)
     trainer = Trainer(task, mesh, experiment.seed)
     traced, needs = trainer.trace(), model_flops(task)
     executed = executed_flops(traced)

@@ -18,11 +18,13 @@ from vtjax.methods.car.embed import Embedder
 from vtjax.methods.car.evaluate import quick_results
 from vtjax.methods.car.model import rules
 from vtjax.methods.car.text import language_model_config, open_text
+from vtjax.nn.stack import CHEAPEST_FIRST
 from vtjax.text.shuffle import has_wrong_order
 from vtjax.training.precision import compute_dtype
 from vtjax.training.task import Task
 
 LAST_STAGE = "train"
+LEVERS = {"method.model.remat": CHEAPEST_FIRST}  # not micro-batches: an item's negatives are those of its own
 
 
 def stages(experiment: Experiment, work: pathlib.Path) -> dict[str, Callable[[], Task]]:

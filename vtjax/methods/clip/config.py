@@ -46,6 +46,8 @@ class ClipModelConfig:
     freeze: str = "none"  # none | vision | text | both towers; what is frozen has no gradient and no optimizer state
     remat: str = "none"  # none | full | dots | dots_no_batch: what a layer keeps for the backward pass (nn/stack.py)
     scan: bool = False  # compile one layer whatever the depth
+    parts: int = 1  # the towers take the batch in so many parts, each again in the backward pass (GradCache, arXiv
+    # 2101.06983): activations of one part in memory, the loss over the whole batch
 
 
 @dataclasses.dataclass
@@ -119,7 +121,7 @@ _CHOICES = {
     "data.resize": ("shortest", "squash"),
 }
 _POSITIVE = {
-    "model": ("embed_dim", "frames", "temporal_layers", "temporal_heads"),
+    "model": ("embed_dim", "frames", "temporal_layers", "temporal_heads", "parts"),
     "text": ("vocab_size",),
     "loss": ("tile", "max_scale"),
     "data": ("val_size", "stride", "rate", "world_train", "world_test"),

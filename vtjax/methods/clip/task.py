@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -84,19 +84,20 @@ def loss(
     model, variables = build(config, sizes, dtype), {"params": params}
     apply = lambda method, *args: model.apply(variables, *args, method=method)  # noqa: E731
     frames, mask, ids = (_field(batch, name) for name in ("frames", "frame_mask", "text_ids"))
-    embeddings = apply("encode_frames", frames, train)
+    embeddings = _in_parts(lambda x: apply("encode_frames", x, train), frames, config.model.parts)
+    encode_text = lambda x: _in_parts(lambda y: apply("encode_text", y, train), x, config.model.parts)  # noqa: E731
     video, valid = apply("pool", embeddings, mask), None
     own_video, metrics = video, {}
     if config.loss.backwards:
         backwards, has = _field(batch, "backwards_ids"), _field(batch, "backwards_valid")
         # Neighbours in the batch, so that rows keep their devices.
-        text = apply("encode_text", _interleave(ids, backwards), train)
+        text = encode_text(_interleave(ids, backwards))
         own_text, other = text[0::2], text[1::2]
         metrics["order"] = chronology_accuracy(video, own_text, other[:, None], has[:, None])
         video = _interleave(video, apply("pool", embeddings[:, ::-1], mask[:, ::-1]))
         valid = _interleave(jnp.ones_like(has), has)
     else:
-        text = own_text = apply("encode_text", ids, train)
+        text = own_text = encode_text(ids)
     log_scale = clipped(params["logit_scale"], math.log(config.loss.max_scale))
     impl = "gather" if config.loss.impl == "auto" and slices > 1 else config.loss.impl
     how = dict(valid=valid, mesh=_mesh(frames), impl=impl, tile=config.loss.tile)
@@ -162,6 +163,18 @@ clipped.defvjp(_clipped_forward, _clipped_backward)
 def _interleave(a: jax.Array, b: jax.Array) -> jax.Array:
     """[N, ...] and [N, ...] -> [2N, ...]: a0, b0, a1, b1, ..."""
     return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
+
+
+def _in_parts(encode: Callable[[jax.Array], jax.Array], x: jax.Array, parts: int) -> jax.Array:
+    """encode(x), its rows taken in `parts` groups one after the other, each computed again in the backward pass."""
+    if parts == 1:
+        return encode(x)
+    if x.shape[0] % parts:
+        raise VtjaxError(f"config.method.model.parts={parts} does not divide a batch of {x.shape[0]}")
+    # Row r goes to part r % parts, so that every device keeps its own rows.
+    groups = x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+    out = jax.lax.map(jax.checkpoint(encode), groups).swapaxes(0, 1)
+    return out.reshape(-1, *out.shape[2:])
 
 
 def _mesh(x: Any) -> Any:

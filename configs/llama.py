@@ -1,0 +1,38 @@
+"""LLaMA fine-tuned with LoRA on texts, and planned for slices: the language tower of PiTe alone.
+
+    python -m vtjax.train --config=configs/llama.py                the demo: questions about the motion world's captions
+    python -m vtjax.train --config=configs/llama.py:smoke          a few steps, to see that everything runs
+    python -m vtjax.plan --config=configs/llama.py:7b --topology=v5p-128
+
+Variants: smoke; demo (default); 7b, 13b (PiTe's rank, length 2,048, batch 256; name model.pretrained and data.source).
+"""
+
+from vtjax.config import Experiment, Loader, Mesh, Optim, Train, variant_of
+from vtjax.methods.llama.config import LlamaConfig, LlamaDataConfig, LlamaModelConfig, LlamaTextConfig
+
+
+def published(preset: str, mesh: Mesh) -> Experiment:
+    # PiTe's and VTimeLLM's adapters: rank 64, alpha 128, learning rate 1e-4, cosine (pite.md 3).
+    return Experiment(
+        name="llama",
+        method=LlamaConfig(LlamaModelConfig(preset=preset, remat="full"), LlamaTextConfig(), LlamaDataConfig()),
+        optim=Optim(learning_rate=1e-4, schedule="cosine", warmup_steps=100, weight_decay=0.0),
+        train=Train(steps=3000, batch_size=256, log_every=10, checkpoint_every=200),
+        loader=Loader(workers=8),
+        mesh=mesh,
+    )
+
+
+def llama_7b() -> Experiment:
+    return published("7b", Mesh(fsdp=16, tensor=4))
+
+
+def llama_13b() -> Experiment:
+    return published("13b", Mesh(fsdp=16, tensor=8))
+
+
+VARIANTS = {"7b": llama_7b, "13b": llama_13b}
+
+
+def get_config(variant: str = "7b") -> Experiment:
+    return variant_of(variant, VARIANTS)()
