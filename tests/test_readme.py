@@ -1,5 +1,6 @@
 """Every command of the README is executed, at smoke size and in its order; installation lines are those of .ci/run."""
 
+import importlib.util
 import os
 import pathlib
 import re
@@ -72,6 +73,12 @@ def test_every_command_runs(place):
         arguments[0] = sys.executable
         if "vtjax.train" in command:
             arguments += TINY + SMALL[re.search(r"configs/(\w+)\.py", command)[1]]
+        if "vtjax.plan" in command:
+            if importlib.util.find_spec("libtpu") is None:
+                continue  # tests/aot say that they are skipped
+            for large, small in (("configs/llama.py:7b", "configs/llama.py:smoke"), ("v5p-128", "v5e-4")):
+                arguments = [a.replace(large, small) for a in arguments]
+            arguments += ["--config.method.text.max_tokens=128", "--config.method.text.chunk=128"]
         if "--stitch_pairs=2000" in arguments:
             arguments[arguments.index("--stitch_pairs=2000")] = "--stitch_pairs=40"
         done = run(place, arguments)

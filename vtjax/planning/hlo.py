@@ -226,12 +226,19 @@ class Collective:
 
 
 def collectives(program: Program, devices: int) -> list[Collective]:
-    """All collectives of a program on `devices` devices, asynchronous ones by their start."""
-    out = []
+    """All collectives of a program on `devices` devices, asynchronous ones by their start.
+
+    One that libtpu spreads over several fusions, to run beside them, is printed in each with one channel: it counts once.
+    """
+    out: list[Collective] = []
+    channels: set[str] = set()
     for one, computation, times, _ in program.running():
         kind = one.op.removesuffix("-start")
-        if kind not in COLLECTIVES:
+        channel = re.search(r"channel_id=(\d+)", one.attributes)
+        if kind not in COLLECTIVES or (channel and channel[1] in channels):
             continue
+        if channel:
+            channels.add(channel[1])
         operands = [computation[name] for name in one.operands if name in computation]
         shapes = tuple(s for operand in operands for s in operand.shapes) or one.shapes
         groups = _groups(one.attributes, devices)

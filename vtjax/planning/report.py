@@ -127,8 +127,21 @@ def planned(experiment: Experiment, topology: Topology) -> Experiment:
     return experiment
 
 
-def make_plan(experiment: Experiment, topology: Topology, devices: list | None = None) -> Plan:
-    """Compiles the train step for the topology and reads off what it takes.
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A train step for a topology. compiled: None where it does not fit; overflow: what XLA then said."""
+
+    experiment: Experiment
+    topology: Topology
+    trainer: Trainer
+    traced: jax.stages.Traced
+    compiled: jax.stages.Compiled | None
+    overflow: memory.Overflow | None
+    seconds: float
+
+
+def compile_step(experiment: Experiment, topology: Topology, devices: list | None = None) -> Step:
+    """Builds the step that vtjax.train would run on the topology, and compiles it.
 
     devices: those of `topology.devices()`, where they are there already.
 
@@ -138,46 +151,57 @@ def make_plan(experiment: Experiment, topology: Topology, devices: list | None =
     experiment = planned(experiment, topology)
     devices = topology.devices() if devices is None else devices  # before anything starts JAX
     task = methods.module(experiment.name, "pipeline").abstract(experiment)
-    mesh = make_mesh(experiment.mesh, devices)
-    trainer = Trainer(task, mesh, experiment.seed)
-    traced, needs = trainer.trace(), model_flops(task)
-    executed = executed_flops(traced)
-    common = dict(
-        topology=topology,
-        mesh=dict(mesh.shape),
-        batch_size=task.train.batch_size,
-        accumulate=task.train.accumulate,
-        remat=remat_of(experiment),
-        parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(_params(trainer))),
-        replicated=memory.replicated(trainer),
-        model_flops=needs.total,
-        executed_flops=executed,
-        open_loops=needs.open_loops,
-    )
-    kept = memory.activation_bytes(trainer)
-    began = time.perf_counter()
+    trainer = Trainer(task, make_mesh(experiment.mesh, devices), experiment.seed)
+    traced = trainer.trace()
+    compiled, overflow, began = None, None, time.perf_counter()
     try:
         compiled = compile_uncached(traced.lower())
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        told = memory.parse_overflow(str(error))
-        return Plan(
-            fits=False, memory=memory.state_memory(trainer, kept), needed=told.needed, available=told.available,
-            largest=list(told.largest), compile_seconds=time.perf_counter() - began, **common,
-        )  # fmt: skip
-    seconds = time.perf_counter() - began
-    program = hlo.Program(compiled.as_text())
-    used = memory.state_memory(trainer, kept, compiled.memory_analysis())
-    found = network.transfers(
-        hlo.collectives(program, mesh.size), list(mesh.devices.flat), topology.shape, topology.chip
+        overflow = memory.parse_overflow(str(error))
+    return Step(experiment, topology, trainer, traced, compiled, overflow, time.perf_counter() - began)
+
+
+def describe(step: Step) -> Plan:
+    """What a step takes."""
+    trainer, topology = step.trainer, step.topology
+    train, needs = trainer.task.train, model_flops(trainer.task)
+    executed, kept = executed_flops(step.traced), memory.activation_bytes(trainer)
+    common = dict(
+        topology=topology,
+        mesh=dict(trainer.mesh.shape),
+        batch_size=train.batch_size,
+        accumulate=train.accumulate,
+        remat=remat_of(step.experiment),
+        parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(_params(trainer))),
+        replicated=memory.replicated(trainer),
+        model_flops=needs.total,
+        executed_flops=executed,
+        open_loops=needs.open_loops,
+        compile_seconds=step.seconds,
     )
-    sums, touched = network.by_kind(found), program.traffic()
+    if step.compiled is None:
+        told = step.overflow
+        return Plan(
+            fits=False, memory=memory.state_memory(trainer, kept), needed=told.needed,
+            available=told.available or usable_hbm(topology), largest=list(told.largest), **common,
+        )  # fmt: skip
+    program = hlo.Program(step.compiled.as_text())
+    used = memory.state_memory(trainer, kept, step.compiled.memory_analysis())
+    found = hlo.collectives(program, trainer.mesh.size)
+    sent = network.transfers(found, list(trainer.mesh.devices.flat), topology.shape, topology.chip)
+    sums, touched = network.by_kind(sent), program.traffic()
     largest = [memory.Tensor(size, str(shape), name) for size, shape, name in program.largest(SHOWN)]
     return Plan(
         fits=True, memory=used, needed=used.total, available=usable_hbm(topology), largest=largest, hbm_bytes=touched,
-        collectives=sums, times=_times(topology, executed, touched, sums), compile_seconds=seconds, **common,
+        collectives=sums, times=_times(topology, executed, touched, sums), **common,
     )  # fmt: skip
+
+
+def make_plan(experiment: Experiment, topology: Topology, devices: list | None = None) -> Plan:
+    """Compiles the train step for the topology and reads off what it takes; raises as `compile_step`."""
+    return describe(compile_step(experiment, topology, devices))
 
 
 def _params(trainer: Trainer) -> dict:

@@ -1,13 +1,20 @@
-"""The recipe: one stage, the adapter's."""
+"""The recipe: one stage, on lines of JSON or on the motion world's questions."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+
+from absl import logging
 
 from vtjax.config import Experiment
+from vtjax.errors import VtjaxError
 from vtjax.methods.llama import config as settings
-from vtjax.methods.llama import task
-from vtjax.methods.llama.text import sizes_of
+from vtjax.methods.llama import data, task
+from vtjax.methods.llama.evaluate import score
+from vtjax.methods.llama.text import open_tokenizer, sizes_of
 from vtjax.nn.llama import RULES
 from vtjax.nn.stack import CHEAPEST_FIRST
 from vtjax.training.precision import compute_dtype
@@ -15,6 +22,42 @@ from vtjax.training.task import Task
 
 LAST_STAGE = "train"
 LEVERS = {"method.model.remat": CHEAPEST_FIRST, "train.accumulate": (1, 2, 4, 8)}
+_VALIDATED = 128  # test items scored while training
+
+
+def stages(experiment: Experiment, work: pathlib.Path) -> dict[str, Callable[[], Task]]:
+    """The stages of a run, in order."""
+    settings.check(experiment.method)
+    return {LAST_STAGE: functools.partial(build, experiment, work)}
+
+
+def build(experiment: Experiment, work: pathlib.Path) -> Task:
+    """The training stage; writes the run's assets (the tokenizer) on the way.
+
+    Raises:
+      VtjaxError: data, model or settings that cannot work.
+    """
+    config, planned = experiment.method, abstract(experiment)
+    items = data.open_items(config.data)
+    if len(items.problems):
+        logging.warning("%s", items.problems.report())
+    corpus = [f"{item.prompt} {item.answer}" for item in items.train]
+    tokenizer = open_tokenizer(config, sizes_of(config), work / "assets", corpus)
+    transform = data.Transform(config, tokenizer)
+    cut, lost = data.too_long(items.train, transform)
+    logging.info("%d texts to learn from, %d to test on; %d cut at their end", len(items.train), len(items.test), cut)
+    if lost:
+        raise VtjaxError(
+            f"config.method.text.max_tokens={config.text.max_tokens}: the prompts of {lost} items fill it alone"
+        )
+    return dataclasses.replace(
+        planned,
+        source=items.train,
+        transform=transform,
+        evaluate=lambda params: score(experiment, params, items.test[:_VALIDATED], tokenizer),
+        start=functools.partial(_start, experiment),
+        fingerprint=f"{items.fingerprint} {tokenizer.fingerprint()}",
+    )
 
 
 def abstract(experiment: Experiment) -> Task:
@@ -22,13 +65,26 @@ def abstract(experiment: Experiment) -> Task:
     config = experiment.method
     settings.check(config)
     sizes, dtype = sizes_of(config), compute_dtype(experiment)
-    train = dataclasses.replace(experiment.train, trainable=rf"{task.TRAINABLE}(?:.*{experiment.train.trainable})")
+    pattern = rf"{task.trainable(config)}(?:.*(?:{experiment.train.trainable}))"
     return Task(
         name="llama",
-        train=train,
+        train=dataclasses.replace(experiment.train, trainable=pattern),
         optim=experiment.optim,
         example_spec=task.example_spec(config),
         init=lambda rng, batch: task.init(config, sizes, rng, dtype),
         loss=lambda params, batch, rng, training: task.loss(config, sizes, params, batch, rng, training, dtype),
         rules=RULES,
     )
+
+
+def _start(experiment: Experiment, params: dict) -> dict:
+    """Published weights, and the parameters of config.train.initial, in place of random ones."""
+    from vtjax.training.initial import from_checkpoint
+
+    model = experiment.method.model
+    if model.pretrained:
+        from vtjax.convert.llama import load_llama
+
+        dtype = model.frozen_dtype if model.learns == "adapter" else "float32"
+        params = {**params, "base": load_llama(model.pretrained, dtype=dtype)[1]}
+    return from_checkpoint(experiment.train.initial, params) if experiment.train.initial else params

@@ -14,7 +14,6 @@ from vtjax.nn import llama
 from vtjax.nn.lora import LoraConfig, init_lora
 
 ADAPTER = "adapter"
-TRAINABLE = rf"^{ADAPTER}/"
 
 
 def lora_config(config: LlamaConfig) -> LoraConfig:
@@ -26,8 +25,21 @@ def lora_config(config: LlamaConfig) -> LoraConfig:
 def build(config: LlamaConfig, sizes: llama.LlamaConfig, dtype: Any = jnp.float32) -> llama.LanguageModel:
     """The model of a configuration; dtype: of activations and matmul inputs."""
     m = config.model
-    adapters = ((ADAPTER, lora_config(config)),)
-    return llama.LanguageModel(sizes, adapters, jnp.dtype(dtype).name, m.frozen_dtype, m.remat)
+    adapted = m.learns == "adapter"
+    adapters = ((ADAPTER, lora_config(config)),) if adapted else ()
+    return llama.LanguageModel(
+        sizes, adapters, jnp.dtype(dtype).name, m.frozen_dtype if adapted else "float32", m.remat
+    )
+
+
+def adapters_of(params: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The adapters among parameters as the model takes them."""
+    return {ADAPTER: params[ADAPTER]} if ADAPTER in params else None
+
+
+def trainable(config: LlamaConfig) -> str:
+    """Pattern of the paths that learn."""
+    return rf"^{ADAPTER}/" if config.model.learns == "adapter" else r"^base/"
 
 
 def example_spec(config: LlamaConfig) -> dict[str, jax.ShapeDtypeStruct]:
@@ -41,10 +53,29 @@ def example_spec(config: LlamaConfig) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def init(config: LlamaConfig, sizes: llama.LlamaConfig, rng: jax.Array, dtype: Any = jnp.float32) -> dict[str, Any]:
-    """{"base": random decoder in frozen_dtype, "adapter": a fresh adapter in float32}."""
+    """{"base": a random decoder, "adapter": a fresh adapter in float32, where it is that which learns}."""
     base_key, adapter_key = jax.random.split(rng)
     base = build(config, sizes, dtype).init(base_key)
+    if config.model.learns == "all":
+        return {"base": base}
     return {"base": base, ADAPTER: init_lora(adapter_key, base, lora_config(config))}
+
+
+def states(
+    config: LlamaConfig,
+    sizes: llama.LlamaConfig,
+    params: Mapping[str, Any],
+    batch: Mapping[str, jax.Array],
+    rng: jax.Array | None,
+    dtype: Any,
+) -> tuple[llama.LanguageModel, jax.Array]:
+    """(the model, its last states [B, L, width]); rng: of the adapter's dropout, None outside training."""
+    model, base = build(config, sizes, dtype), params["base"]
+    hidden = model.hidden(
+        base, model.embed(base, batch["ids"]), batch["valid"],
+        lora=adapters_of(params), rng=rng, train=rng is not None,
+    )  # fmt: skip
+    return model, hidden
 
 
 def loss(
@@ -57,12 +88,26 @@ def loss(
     dtype: Any = jnp.float32,
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
     """{"loss": (sum of -log p of the counted tokens, their number), "accuracy": (of them the likeliest, number)}."""
-    model, base = build(config, sizes, dtype), params["base"]
-    hidden = model.hidden(
-        base, model.embed(base, batch["ids"]), batch["valid"],
-        lora={ADAPTER: params[ADAPTER]}, rng=rng if train else None, train=train,
-    )  # fmt: skip
+    model, hidden = states(config, sizes, params, batch, rng if train else None, dtype)
     missed, hits = next_token_loss(
-        lambda states: model.logits(base, states), hidden, batch["ids"], batch["counted"], config.text.chunk
+        lambda h: model.logits(params["base"], h), hidden, batch["ids"], batch["counted"], config.text.chunk
     )
     return {"loss": missed, "accuracy": hits}
+
+
+def scores(
+    config: LlamaConfig,
+    sizes: llama.LlamaConfig,
+    params: Mapping[str, Any],
+    batch: Mapping[str, jax.Array],
+    dtype: Any = jnp.float32,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Of each row, float32 [B]: sum of -log p of its counted tokens, how many were the likeliest, how many count."""
+    model, hidden = states(config, sizes, params, batch, None, dtype)
+
+    def one(h: jax.Array, ids: jax.Array, counted: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        head = lambda x: model.logits(params["base"], x)  # noqa: E731
+        (missed, count), (hits, _) = next_token_loss(head, h[None], ids[None], counted[None], config.text.chunk)
+        return missed, hits, count
+
+    return jax.lax.map(lambda row: one(*row), (hidden, batch["ids"], batch["counted"]))
