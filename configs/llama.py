@@ -5,7 +5,7 @@
     python -m vtjax.train --config=configs/llama.py:smoke          a few steps, to see that everything runs
     python -m vtjax.plan --config=configs/llama.py:7b --topology=v5p-128
 
-Variants: smoke; demo (default); 7b, 13b (PiTe's rank, length 2,048, batch 256; name model.pretrained and data.source,
+Variants: smoke; demo (default); 7b (also paper), 13b (PiTe's rank, length 2,048, batch 256; name model.pretrained and data.source,
 lines of JSON with "prompt" and "answer", or "text").
 """
 
@@ -53,7 +53,7 @@ def llama_13b() -> Experiment:
     return published("13b", Mesh(fsdp=16, tensor=8))
 
 
-VARIANTS = {"demo": demo, "smoke": smoke, "7b": llama_7b, "13b": llama_13b}
+VARIANTS = {"demo": demo, "smoke": smoke, "paper": llama_7b, "7b": llama_7b, "13b": llama_13b}
 
 
 def get_config(variant: str = "demo") -> Experiment:

@@ -69,7 +69,7 @@ def test_a_small_slice_by_the_command():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["v4-8", "v4-16", "v5p-8", "v5p-256", "v5e-1", "v5e-4", "v5e-8", "v5e-128", "v6e-8", "v6e-256"])
+@pytest.mark.parametrize("name", "v4-8 v4-16 v5p-8 v5p-256 v5e-1 v5e-4 v5e-8 v5e-128 v6e-8 v6e-256".split())
 def test_names_lead_to_as_many_devices_as_chips(name):
     place = topology.parse(name)
     devices = place.devices()
@@ -118,7 +118,8 @@ def test_llama_with_lora(variant, name, mesh, slices):
 @pytest.mark.slow
 def test_an_impossible_plan_names_what_is_too_large_and_one_that_fits():
     config = f"--config={commands.ROOT}/configs/llama.py:7b"
-    changes = ["--config.mesh.fsdp=1", "--config.mesh.tensor=1", "--config.train.batch_size=64", "--config.method.model.remat=none"]
+    changes = ["--config.mesh.fsdp=1", "--config.mesh.tensor=1", "--config.train.batch_size=64"]
+    changes.append("--config.method.model.remat=none")
     done = commands.run("-m", "vtjax.plan", config, *changes, "--topology=v5e:8x8", timeout=1200)
     assert done.returncode == 1, done.stderr
     assert "DOES NOT FIT" in done.stdout and re.search(r"GiB  \w+\[[\d,]+\]", done.stdout)

@@ -35,7 +35,7 @@ def test_clip_l14_by_hand():
     "variant, width, mlp, layers, head_out", [("7b", 4096, 11008, 32, 32000), ("13b", 5120, 13824, 40, 32000)]
 )
 def test_llama_with_lora_by_hand(variant, width, mlp, layers, head_out):
-    """Frozen matrices: twice 2 x (no weight gradient). Scores and mixing: three times. Adapters of rank 64: three times."""
+    """Frozen matrices: twice (no weight gradient). Scores and mixing, and adapters of rank 64: three times."""
     tokens, length, rank = 256 * 2048, 2048, 64
     frozen = layers * (4 * width * width + 3 * width * mlp) + width * head_out
     scores = layers * 2 * length * width

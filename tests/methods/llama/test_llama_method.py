@@ -39,7 +39,8 @@ def test_lines_that_cannot_be_read_are_counted(tmp_path):
     file.write_text("\n".join([*map(json.dumps, good), *bad]))
     items = data.open_items(settings.LlamaDataConfig(source=str(file), test=0.3))
     assert len(items.train) + len(items.test) == 41
-    assert items.problems.counts() == {'neither "prompt" and "answer" nor "text", each a string': 2, "not JSON": 1, "empty": 1}
+    fields = 'neither "prompt" and "answer" nor "text", each a string'
+    assert items.problems.counts() == {fields: 2, "not JSON": 1, "empty": 1}
     assert f"{file}:42" in items.problems.report()
     whole = next(i for i in (*items.train, *items.test) if i.answer == "a whole text")
     assert whole.prompt == ""
@@ -132,7 +133,8 @@ def test_a_run_from_start_to_answers(tmp_path):
     done = commands.run("-m", "vtjax.train", config, f"--work_directory={work}", cwd=tmp_path, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "answers/next token" in done.stdout and (work / "report.html").is_file()
-    losses = [json.loads(line)["loss"] for line in (work / "train" / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]
+    records = map(json.loads, (work / "train" / "metrics.jsonl").read_text().splitlines())
+    losses = [record["loss"] for record in records if "loss" in record]
     assert losses[-1] < losses[0]
     asked = ["A person jumps, then bows. What happens first?", "What happens last?"]
     done = commands.run(
@@ -142,5 +144,6 @@ def test_a_run_from_start_to_answers(tmp_path):
     assert done.returncode == 0, done.stderr
     answers = json.loads((work / "prediction.json").read_text())
     assert [a["prompt"] for a in answers] == asked and (work / "prediction.html").is_file()
-    commands.refused(commands.run("-m", "vtjax.predict", f"--work_directory={work}", "--prompt= "), "none of them empty")
+    refused = commands.run("-m", "vtjax.predict", f"--work_directory={work}", "--prompt= ")
+    commands.refused(refused, "none of them empty")
     commands.refused(commands.run("-m", "vtjax.evaluate", f"--work_directory={work}", "--split=val"), "test or train")
