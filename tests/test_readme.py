@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import converting
 import numpy as np
 import pytest
 import videos
@@ -51,6 +52,7 @@ def place(tmp_path_factory):
         videos.write(place / "my_videos" / "tea" / f"{i}.mp4", 20, brightness=20 * i)
         rows.append(f"tea/{i}.mp4,{'0:00,0:01.5' if i % 2 else ','},a bar moves over slide {i},move,{'' if i else 'test'}")
     (place / "my_videos" / "list.csv").write_text("\n".join(rows))
+    converting.downloads(place / "downloads")
     return place
 
 
@@ -86,6 +88,8 @@ def test_every_command_runs(place):
     assert (place / "runs" / "car-demo" / "report.html").is_file()
     assert (place / "runs" / "car-demo" / "prediction.html").is_file()
     assert (place / "runs" / "clip-videos" / "prediction.html").is_file()
+    published, exported = (place / f for f in ("downloads/clip-vit-base-patch32", "exported/clip"))
+    assert (published / "model.safetensors").read_bytes() == (exported / "model.safetensors").read_bytes()
 
 
 def test_python_example_runs(place):

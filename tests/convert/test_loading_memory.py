@@ -98,7 +98,7 @@ def test_peak_is_at_most_a_third_above_the_model(tmp_path, size):
         peak, before, held, seconds = map(float, child.stdout.read().split())
     finally:
         shutil.rmtree(tmp_path / "model", ignore_errors=True)
-    print(f"\n{size}: {held / 2**30:.2f} GiB of bfloat16, peak {peak / 2**30:.2f} GiB, of which {before / 2**30:.2f} "
-          f"before loading: {peak / held:.3f}x in all, {(peak - before) / held:.3f}x for loading; {seconds:.0f} s")  # fmt: skip
+    gib = f"{held / 2**30:.2f} GiB of bfloat16, peak {peak / 2**30:.2f}, of which {before / 2**30:.2f} before loading"
+    print(f"\n{size}: {gib}: {peak / held:.3f}x in all, {(peak - before) / held:.3f}x for loading; {seconds:.0f} s")
     assert held == expected
     assert peak <= 1.3 * held

@@ -36,7 +36,8 @@ def released_shapes():
         "text_projection": (t, d), "logit_scale": (), "mit.positional_embedding": (1, 3, d),
         "prompts_generator.alpha": (d,), "prompts_visual_proj": (w, d),
     }  # fmt: skip
-    norms = {"visual.ln_pre": w, "visual.ln_post": w, "ln_final": t, "prompts_generator.norm": d, "prompts_visual_ln": w}
+    norms = {"visual.ln_pre": w, "visual.ln_post": w, "ln_final": t}
+    norms |= {"prompts_generator.norm": d, "prompts_visual_ln": w}
     linear, attention = {}, {}
     stacks = (("visual.transformer", w, 12, 2), ("transformer", t, 20, 1), ("mit", d, 24, 1))
     for stack, width, hidden, layers in stacks:

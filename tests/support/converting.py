@@ -1,5 +1,6 @@
 """What the tests of conversion share."""
 
+import json
 import zipfile
 
 import numpy as np
@@ -67,3 +68,26 @@ def torch_file(path, tensors):
         archive.writestr("archive/version", "3\n")
         for name, value in tensors.items():
             archive.writestr(f"archive/data/{storages[name].key}", value.tobytes())
+
+
+def downloads(folder):
+    """Tiny checkpoints as the README names them: a CLIP, and the first two stages of a PiTe with its Vicuna."""
+    import jax
+
+    from vtjax.convert import clip, llama, peft
+    from vtjax.convert.safetensors_io import write_safetensors
+    from vtjax.nn.clip import PRESETS as CLIPS
+    from vtjax.nn.llama import PRESETS as LLAMAS
+    from vtjax.nn.llama import LanguageModel
+    from vtjax.nn.lora import LoraConfig, init_lora
+
+    tiny, lora = CLIPS["tiny"], LoraConfig(rank=2, alpha=4.0)
+    clip.save_clip_hf(folder / "clip-vit-base-patch32", tiny, random_like(clip.expected_shapes(tiny)))
+    base = folder / "vicuna-7b-v1.5"
+    base.mkdir(parents=True)
+    (base / "config.json").write_text(json.dumps(llama.config_to_hf(LLAMAS["tiny"])))
+    adapter = random_like(init_lora(jax.random.key(0), LanguageModel(LLAMAS["tiny"]).shapes(), lora))
+    for stage in ("stage1", "stage2"):
+        peft.save_peft(folder / "pite" / stage, lora, adapter, "lmsys/vicuna-7b-v1.5")
+    head = {"vision_adapter.weight": np.ones((64, 12), np.float32), "vision_adapter.bias": np.ones(64, np.float32)}
+    write_safetensors(folder / "pite" / "stage1" / "vision_adapter.safetensors", head)

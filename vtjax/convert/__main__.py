@@ -4,8 +4,8 @@
     python -m vtjax.convert --from=ViT-B-32.pt --to=weights/clip-b32
     python -m vtjax.convert --from=weights/clip-b32 --to=exported --reverse
 
---from is a folder, a file (.safetensors, .pt, .pth, .bin) or a hub id. The folder written is what a run starts from:
---config.train.initial=weights/clip-b32. Every tensor must fit: what is missing, unused or of another shape is an error
+--from is a folder, a file (.safetensors, .pt, .pth, .bin) or a hub id. The folder written is what a run starts from,
+--config.train.initial=weights/clip-b32, or what vtjax.convert.store.read gives to Python. Every tensor must fit: what is missing, unused or of another shape is an error
 unless --allow_missing or --allow_unused names it. Nothing that is read is run.
 """
 
@@ -78,7 +78,10 @@ def forward(name: str, target: pathlib.Path, kind: str, options: Any, inert: Seq
     from vtjax.convert.report import flatten
     from vtjax.convert.source import Source
 
+    chosen = kind
+
     def fill(folder: pathlib.Path) -> None:
+        nonlocal chosen
         source = Source(name, inert)
         chosen = kinds.detect(source) if kind == "auto" else kind
         loaded = kinds.module(chosen).load(source, options)
@@ -91,7 +94,10 @@ def forward(name: str, target: pathlib.Path, kind: str, options: Any, inert: Seq
         store.write(folder, chosen, loaded.config, loaded.params, source)
 
     store.whole_or_nothing(target, fill)
-    print(f"wrote {target}; a run starts from it with --config.train.initial={target}")
+    use = f"a run starts from it with --config.train.initial={target}"
+    if chosen not in kinds.OF_METHODS:
+        use = f"in Python: kind, config, params = vtjax.convert.store.read({str(target)!r})"
+    print(f"wrote {target}; {use}")
     return 0
 
 

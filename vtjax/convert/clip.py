@@ -226,4 +226,5 @@ def stated_config(
             return config if activation is None else with_activation(config, activation)
     if layout == "hf":
         raise VtjaxError(f"{where}: no config.json beside it; put it there or give `config`")
-    return config_from_tensors({name: tables.shape_of(tensors, full) for name, full in names.items()}, where, activation)
+    shapes = {name: tables.shape_of(tensors, full) for name, full in names.items()}
+    return config_from_tensors(shapes, where, activation)

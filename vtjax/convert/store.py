@@ -34,13 +34,14 @@ def write(folder: pathlib.Path, kind: str, config: Mapping[str, Any], params: Ma
     copy_carried(source.folder, folder / CARRIED)
 
 
-def read(folder: pathlib.Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
+def read(folder: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """(kind, config, parameters) of a folder that `write` made, or of a finished run of a method with a published
     layout.
 
     Raises:
       VtjaxError: neither, or not readable.
     """
+    folder = pathlib.Path(folder)
     described = read_json(folder / "config.json")
     if "kind" in described:
         from vtjax.training.checkpoint import load_params

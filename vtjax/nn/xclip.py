@@ -185,7 +185,9 @@ class XClip(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        small = functools.partial(LayerConfig, activation="quick_gelu", pre_norm=True, eps=c.vision.eps, dtype=self.dtype)
+        small = functools.partial(
+            LayerConfig, activation="quick_gelu", pre_norm=True, eps=c.vision.eps, dtype=self.dtype
+        )
         self.vision = CrossFrameTower(c.vision, c.embed_dim, self.dtype)
         self.text = TextTower(c.text, c.embed_dim, self.dtype)
         self.integration = FrameIntegration(

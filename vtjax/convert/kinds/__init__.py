@@ -31,6 +31,7 @@ KINDS = {
     "xclip": "X-CLIP: the released .pth, or Hugging Face's layout",
     "clip": "CLIP in Hugging Face's, OpenAI's or open_clip's layout",
 }
+OF_METHODS = ("clip", "tmr", "car")  # whose parameters are those of a method's run
 
 
 def module(kind: str) -> types.ModuleType:
