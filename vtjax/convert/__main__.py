@@ -5,8 +5,9 @@
     python -m vtjax.convert --from=weights/clip-b32 --to=exported --reverse
 
 --from is a folder, a file (.safetensors, .pt, .pth, .bin) or a hub id. The folder written is what a run starts from,
---config.train.initial=weights/clip-b32, or what vtjax.convert.store.read gives to Python. Every tensor must fit: what is missing, unused or of another shape is an error
-unless --allow_missing or --allow_unused names it. Nothing that is read is run.
+--config.train.initial=weights/clip-b32, or what vtjax.convert.store.read gives to Python. Every tensor must fit: what
+is missing, unused or of another shape is an error unless --allow_missing or --allow_unused names it. Nothing that is
+read is run.
 """
 
 from __future__ import annotations
