@@ -86,8 +86,8 @@ def test_contents(folder, video, tmp_path):
 
 def test_annotations_after_the_end_are_left_out_and_told(folder, tmp_path):
     """Of v0, which lasts 2 s."""
-    rows = ["video,start,end,label,caption,narration", "v0.mp4,,,,Whole.,", "v0.mp4,1.9,9,a,Last.,so", "v0.mp4,2,3,a,No.,no"]
-    (tmp_path / "list.csv").write_text("\n".join([*rows, "v0.mp4,5,6,,Nor that.,"]))
+    rows = ["video,start,end,label,caption,narration", "v0.mp4,,,,Whole.,", "v0.mp4,1.9,9,a,Last.,so"]
+    (tmp_path / "list.csv").write_text("\n".join([*rows, "v0.mp4,2,3,a,No.,no", "v0.mp4,5,6,,Nor that.,"]))
     done = Options(str(tmp_path / "out"), str(tmp_path / "list.csv"), str(folder), making=EXACT, processes=0)
     summary = prepare(done)
     record = VideoStore(tmp_path / "out").record(0)
@@ -317,6 +317,46 @@ def test_wrong_options(changes, words, folder, tmp_path):
 def test_a_wrong_command_is_a_message(tmp_path):
     result = command("--input=x", "--output=o", "--codec=gif", cwd=tmp_path)
     assert result.returncode == 2 and "codec" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.fixture
+def speech(tmp_path):
+    """A HowTo100M of v0, v1, v2 and one that is not on disk."""
+    said = {name: {"text": ["I stir"], "start": [0.5], "end": [1.5]} for name in ("v0", "v1", "v2", "absent")}
+    (tmp_path / "speech").mkdir()
+    (tmp_path / "speech/caption.json").write_text(json.dumps(said))
+    return tmp_path / "speech"
+
+
+def test_a_published_data_set_without_evaluation_videos(folder, speech, tmp_path):
+    (tmp_path / "htm_align.json").write_text(json.dumps({"v1": [[1, 2.0, 3.0, "a"]]}))
+    (tmp_path / "held.txt").write_text("v2\nv9\n")
+    common = [f"--input={speech}", "--dataset=howto100m", f"--videos={folder}", "--fps=2", "--processes=1"]
+    exclude = f"{tmp_path / 'htm_align.json'},{tmp_path / 'held.txt'}"
+    result = command(*common, f"--exclude={exclude}", f"--output={tmp_path / 'a'}")
+    assert result.returncode == 0, result.stderr
+    store = VideoStore(tmp_path / "a")
+    assert store.keys == ("v0",) and store.record(0).narrations[0].text == "I stir" and store.splits == {"train": 1}
+    for words in ("evaluation video of HTM-Align, kept out", "evaluation video of held.txt, kept out", "not found"):
+        assert f"left out 1: {words}" in result.stdout.replace("its file was ", ""), words
+    assert "note on" not in result.stdout
+    summary = prepare(Options(str(tmp_path / "b"), str(speech), str(folder), dataset="howto100m", processes=0))
+    assert VideoStore(tmp_path / "b").keys == ("v0", "v1", "v2")
+    assert summary.noted.counts() == {"no evaluation videos were taken out, as training needs": 1}
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"dataset": "howto100m"}, "no file: --videos names the folder"),
+        ({"dataset": "howto100m", "classes": "x.txt"}, "howto100m has its own classes"),
+        ({"dataset": "howto100m", "exclude": ("absent.txt",)}, "absent.txt: no such file"),
+        ({"split": "train"}, "--split=train: of which --dataset"),
+    ],
+)
+def test_wrong_options_of_a_data_set(changes, words, speech, tmp_path):
+    with pytest.raises(VtjaxError, match=words):
+        prepare(Options(str(tmp_path / "out"), str(speech), **changes))
 
 
 def test_records_may_be_given(folder, tmp_path):

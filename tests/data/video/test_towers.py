@@ -1,4 +1,4 @@
-"""Features of a tower: CLIP's from a folder of weights through the command, against transformers; towers of one's own."""
+"""Features of towers: CLIP's from a folder of weights through the command, against transformers; one's own."""
 
 import dataclasses
 

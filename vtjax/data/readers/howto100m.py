@@ -65,7 +65,8 @@ def iterate(
         ids = set(ids)
         coverage.listed = len(ids)
     if exclude is None:
-        coverage.notes.add("exclude", "no evaluation videos were taken out: pass leakage.evaluation_ids for training")
+        remedy = "leakage.evaluation_ids, or --exclude of vtjax.prepare"
+        coverage.notes.add(remedy, "no evaluation videos were taken out, as training needs")
     for where, video, entry in _speech(folder, captions, ids):
         if ids is not None and video not in ids:
             continue

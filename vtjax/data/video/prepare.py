@@ -20,7 +20,8 @@ import time
 from collections.abc import Sequence
 
 from vtjax.data.video.chunks import CODECS, DTYPES
-from vtjax.data.video.items import UNITS, read_items
+from vtjax.data.video.items import UNITS
+from vtjax.data.video.listing import evaluation_videos, own_videos, published, without
 from vtjax.data.video.plan import begin, finish, make_plan
 from vtjax.data.video.shards import FITS, Making
 from vtjax.data.video.towers import NAMED
@@ -40,6 +41,7 @@ class Options:
     videos: str = ""
     dataset: str = ""
     split: str = ""
+    exclude: Sequence[str] = ()
     unit: str = "video"
     label_from_folder: bool = False
     classes: str = ""
@@ -61,10 +63,14 @@ def define_flags() -> None:
     flags.DEFINE_string("output", None, "Folder to write.", required=True)
     flags.DEFINE_string("videos", "", "Folder that the list's files are relative to, where it is not the list's own.")
     flags.DEFINE_string("dataset", "", "Read --input as this published data set (see vtjax/data/readers).")
-    flags.DEFINE_string("split", "", "Split of the data set.")
+    flags.DEFINE_string("split", "", "Split of the data set; by default its reader's.")
+    flags.DEFINE_list(
+        "exclude", [], "Evaluation sets whose videos are left out, to train on the rest: HT-Step's folder, HTM-Align's "
+        "json, text files with an id a line."
+    )  # fmt: skip
     flags.DEFINE_enum("unit", "video", UNITS, "One item per video, or one per annotated segment, cut out.")
     flags.DEFINE_bool("label_from_folder", False, "The folder a video lies in is its label.")
-    flags.DEFINE_string("classes", "", "Text file of class names, one a line, that fixes their order.")
+    flags.DEFINE_string("classes", "", "Class names, one a line, that fix their order; a data set's own file.")
     flags.DEFINE_float("fps", _MAKING["fps"], "Frames per second that are kept; 0 keeps every frame.", 0)
     flags.DEFINE_float("offset", _MAKING["offset"], "Place of a frame in its step of 1/fps: 0.5 its middle.", 0, 0.99)
     flags.DEFINE_integer(
@@ -81,7 +87,7 @@ def define_flags() -> None:
         "features", "", f"Keep these of a tower instead of frames: {', '.join(NAMED)}, or module:function from uint8 "
         "[batch, H, W, 3] (RGB) to floats [batch, ...]; see vtjax/data/video/towers.py."
     )  # fmt: skip
-    flags.DEFINE_string("weights", "", "Of the tower: a published CLIP (folder, file, hub id), or a run of vtjax.train.")
+    flags.DEFINE_string("weights", "", "Of the tower: a published CLIP (folder, file, hub id) or a run of vtjax.train.")
     flags.DEFINE_enum("feature_dtype", _MAKING["feature_dtype"], DTYPES, "Type of the features on disk.")
     flags.DEFINE_integer("frames_per_feature", 1, "With more than 1 the tower sees [batch, frames, H, W, 3].", 1)
     flags.DEFINE_integer("batch", _MAKING["batch"], "Items that the tower sees at once, always as many.", 1)
@@ -114,7 +120,7 @@ def run(flags) -> int:
 class Summary:
     """What became of the videos; `str` is the report. meta: of the finished folder, None while shards are missing.
 
-    problems: what was left out. noted: videos that are kept, but damaged or without some of their annotations.
+    problems: what was left out. noted: what is kept but should be known: damaged videos, lost annotations.
     """
 
     output: str
@@ -157,13 +163,15 @@ def prepare(options: Options, videos: Sequence[VideoRecord] | None = None, class
         raise VtjaxError("--overwrite with several hosts would delete the others' work; remove the folder first")
     if options.making.weights and not options.making.features:
         raise VtjaxError(f"--weights={options.making.weights}: of which tower? Name it with --features")
-    problems = Problems()
+    problems, notes = Problems(), Problems()
     if videos is None:
-        videos, classes = _listed(options, problems)
+        videos, classes = _listed(options, problems, notes)
     found = []
     for video in videos:
         if video.path is None:
-            problems.add(video.where, "its file was not found")
+            unsought = options.dataset and not options.videos
+            reason = "no file: --videos names the folder of the videos" if unsought else "its file was not found"
+            problems.add(video.where, reason)
         else:
             found.append(video)
     if not found:
@@ -174,9 +182,12 @@ def prepare(options: Options, videos: Sequence[VideoRecord] | None = None, class
     begin(plan, options.overwrite)
     todo = [shard for shard in plan.unfinished() if shard % hosts == host]
     _work(plan, todo, options)
-    listed = [{"where": p.where, "reason": p.reason, "detail": "", "kept": False} for p in problems.items]
+    listed = [
+        {"where": p.where, "reason": p.reason, "detail": "", "kept": kept}
+        for kept, some in ((False, problems), (True, notes)) for p in some.items
+    ]  # fmt: skip
     meta = finish(plan, listed)
-    summary = Summary(options.output, len(found), meta, len(todo), len(plan.unfinished()), problems)
+    summary = Summary(options.output, len(found), meta, len(todo), len(plan.unfinished()), problems, notes)
     _collect(plan, summary)
     summary.seconds = time.monotonic() - started
     if meta is not None and not meta["videos"]:
@@ -184,37 +195,18 @@ def prepare(options: Options, videos: Sequence[VideoRecord] | None = None, class
     return summary
 
 
-def _listed(options: Options, problems: Problems) -> tuple[Sequence[VideoRecord], Sequence[str]]:
+def _listed(options: Options, problems: Problems, notes: Problems) -> tuple[Sequence[VideoRecord], Sequence[str]]:
+    same = {"videos": options.videos, "classes": options.classes}
+    exclude = evaluation_videos(options.exclude)
     if options.dataset:
-        from vtjax.data.readers import video_reader
-
-        read, coverage = video_reader(options.dataset).read(
-            options.input, split=options.split, videos=options.videos or None
-        )
-        problems.items += coverage.problems.items
-        return read, _names(read)
-    fixed = None
-    if options.classes:
-        try:
-            lines = pathlib.Path(options.classes).read_text(encoding="utf-8-sig").splitlines()
-        except OSError as error:
-            raise VtjaxError(f"--classes={options.classes}: {error.strerror}") from None
-        fixed = tuple(line.strip() for line in lines if line.strip())
-    return read_items(
-        options.input,
-        problems,
-        videos=options.videos or None,
-        unit=options.unit,
-        label_from_folder=options.label_from_folder,
-        classes=fixed,
-    )
-
-
-def _names(videos: Sequence[VideoRecord]) -> tuple[str, ...]:
-    """Class names by index, as far as the records tell them."""
-    names = {v.label: v.class_name for v in videos if v.label >= 0}
-    names |= {s.label: s.text for v in videos for s in v.segments if s.label >= 0}
-    return tuple(names.get(i, "") for i in range(max(names, default=-1) + 1))
+        same |= {"split": options.split, "exclude": exclude}
+        found, classes = published(options.dataset, options.input, problems, notes, **same)
+    elif options.split:
+        raise VtjaxError(f"--split={options.split}: of which --dataset? Lists have a column split")
+    else:
+        unit, from_folder = options.unit, options.label_from_folder
+        found, classes = own_videos(options.input, problems, unit=unit, label_from_folder=from_folder, **same)
+    return without(found, exclude, problems), classes
 
 
 def _unique(videos: Sequence[VideoRecord]) -> None:

@@ -1,0 +1,98 @@
+"""What is to be prepared: a user's videos or a published data set's own files, without the videos of evaluations."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from vtjax.data.readers import video_reader
+from vtjax.data.readers.coverage import Coverage
+from vtjax.data.readers.howto100m import id_list
+from vtjax.data.readers.leakage import evaluation_ids, remove_evaluation_videos
+from vtjax.data.video.items import read_items
+from vtjax.data.video_records import VideoRecord
+from vtjax.errors import Problems, VtjaxError
+
+
+def own_videos(
+    source: str, problems: Problems, *, videos: str, unit: str, label_from_folder: bool, classes: str
+) -> tuple[list[VideoRecord], tuple[str, ...]]:
+    """(records, class names) by `items.read_items`; classes: file of names, "" for those found."""
+    fixed = None
+    if classes:
+        try:
+            lines = pathlib.Path(classes).read_text(encoding="utf-8-sig").splitlines()
+        except OSError as error:
+            raise VtjaxError(f"--classes={classes}: {error.strerror}") from None
+        fixed = tuple(line.strip() for line in lines if line.strip())
+    return read_items(
+        source, problems, videos=videos or None, unit=unit, label_from_folder=label_from_folder, classes=fixed
+    )
+
+
+def published(
+    name: str,
+    source: str,
+    problems: Problems,
+    notes: Problems,
+    *,
+    videos: str,
+    split: str,
+    classes: str,
+    exclude: Mapping[str, str],
+) -> tuple[list[VideoRecord], tuple[str, ...]]:
+    """(records, class names) by the reader of that data set; what is empty has the reader's own default.
+
+    Raises:
+      VtjaxError: unknown data set, one whose reader takes no class list, or files that are not its own.
+    """
+    read = video_reader(name).read
+    takes = inspect.signature(read).parameters
+    if classes and "classes" not in takes:
+        raise VtjaxError(f"--classes={classes}: {name} has its own classes")
+    options = {"split": split, "videos": videos, "classes": classes}
+    given = {option: value for option, value in options.items() if value}
+    if exclude and "exclude" in takes:
+        given["exclude"] = exclude
+    records, coverage = read(source, **given)
+    problems.items += coverage.problems.items
+    notes.items += coverage.notes.items
+    return records, class_names(records)
+
+
+def class_names(records: Sequence[VideoRecord]) -> tuple[str, ...]:
+    """Class names by index, as far as the records tell them."""
+    names = {r.label: r.class_name for r in records if r.label >= 0}
+    names |= {s.label: s.text for r in records for s in r.segments if s.label >= 0}
+    return tuple(names.get(i, "") for i in range(max(names, default=-1) + 1))
+
+
+def evaluation_videos(sets: Sequence[str | os.PathLike]) -> dict[str, str]:
+    """Videos of evaluation sets with the names of the sets that hold them (readers/leakage.py).
+
+    sets: folders of HT-Step (video_splits.json), files of HTM-Align (.json), or text files with an id a line.
+
+    Raises:
+      VtjaxError: none of these.
+    """
+    found: dict[str, str] = {}
+    for place in map(pathlib.Path, sets):
+        if place.is_dir() or place.name == "video_splits.json":
+            more = evaluation_ids(ht_step=place if place.is_dir() else place.parent)
+        elif place.suffix == ".json":
+            more = evaluation_ids(htm_align=place)
+        else:
+            more = evaluation_ids(**{place.name: id_list(place)})
+        for video, names in more.items():
+            found[video] = f"{found[video]}, {names}" if video in found else names
+    return found
+
+
+def without(records: Sequence[VideoRecord], exclude: Mapping[str, str], problems: Problems) -> list[VideoRecord]:
+    """The records of other videos than these; the records of these are counted among the problems."""
+    coverage = Coverage("")
+    kept = remove_evaluation_videos(records, exclude, coverage)
+    problems.items += coverage.problems.items
+    return kept
