@@ -78,6 +78,7 @@ def test_a_stopped_stage_ends_the_recipe_and_the_next_call_goes_on(tmp_path, bui
 def test_other_settings_in_the_same_directory_are_named(tmp_path):
     old = experiment()
     recipe.prepare_work(old, tmp_path / "w", False)
+    (tmp_path / "w" / "first").mkdir()
     free = dataclasses.replace(experiment(log_every=7, keep=9, checkpoint_every=3, eval_every=2), mesh=Mesh(fsdp=2))
     recipe.prepare_work(free, tmp_path / "w", False)
     other = dataclasses.replace(experiment(steps=9), seed=4, method=ToySettings(width=8))
@@ -88,6 +89,14 @@ def test_other_settings_in_the_same_directory_are_named(tmp_path):
     assert "  method.width: 4 there, 8 now" in lines and len(lines) == 5 and "--allow_config_change" in lines[-1]
     recipe.prepare_work(other, tmp_path / "w", True)
     assert json.loads((tmp_path / "w" / "config.json").read_text())["seed"] == 4
+
+
+def test_a_directory_in_which_nothing_was_made_takes_other_settings(tmp_path):
+    """As after a run whose data were not there."""
+    for source in ("absent", "world"):
+        method = ToySettings(source=source)
+        recipe.prepare_work(Experiment(name="toy", method=method), tmp_path / "w", False)
+    assert json.loads((tmp_path / "w/config.json").read_text())["method"]["source"] == "world"
 
 
 def test_a_broken_config_file_of_a_work_directory_is_named(tmp_path):

@@ -25,6 +25,8 @@ FREE = ("loader.", "mesh.", "train.log_every", "train.eval_every", "train.checkp
 def prepare_work(experiment: Experiment, work: pathlib.Path, allow_change: bool) -> None:
     """Creates the work directory and its config.json, or checks that the one there is of the same experiment.
 
+    A directory in which nothing was made, as where the data were not found, takes any experiment.
+
     Raises:
       VtjaxError: the directory holds another experiment; every differing field is named with both values.
     """
@@ -37,7 +39,8 @@ def prepare_work(experiment: Experiment, work: pathlib.Path, allow_change: bool)
             for name, value in _fields(new).items()
             if old.get(name) != value and not any(part in f"{name}." for part in FREE)
         ]
-        if differing:
+        begun = any(entry != path for entry in work.iterdir()) or old.keys() != _fields(new).keys()
+        if differing and begun:
             raise VtjaxError(
                 f"{work} holds a run with other settings:\n  " + "\n  ".join(differing)
                 + "\nChoose another --work_directory, or pass --allow_config_change to go on with the new settings."
