@@ -3,7 +3,7 @@
 import pytest
 
 from vtjax.data.readers.coverage import Coverage
-from vtjax.data.readers.media_folder import MediaFolder, stem
+from vtjax.data.readers.media_folder import MediaFolder, files_below, stem
 from vtjax.data.video_records import VideoRecord
 from vtjax.errors import VtjaxError
 
@@ -45,3 +45,22 @@ def test_coverage_says_what_is_missing(folder):
     assert "1 of 2; missing 1: empty" in report and "note on 1: empty file" in report
     with pytest.raises(VtjaxError, match="no such folder"):
         Coverage("train", "videos").finish(records, folder / "absent")
+
+
+def test_links_are_followed_but_not_in_circles_and_what_cannot_be_read_is_told(tmp_path):
+    root, other = tmp_path / "root", tmp_path / "other"
+    for folder in (root / "sub", other):
+        folder.mkdir(parents=True)
+    for path in (root / "a.mp4", root / "sub/b.mp4", other / "c.mp4", root / ".hidden.mp4"):
+        path.write_bytes(b"x")
+    (root / "sub" / "back").symlink_to(root)
+    (root / "sub" / "self").symlink_to(root / "sub")
+    (root / "there").symlink_to(other)
+    (root / "gone.mp4").symlink_to(tmp_path / "nothing.mp4")
+    unreadable = []
+    found = [path.relative_to(root).as_posix() for path in files_below(root, unreadable)]
+    assert found == ["a.mp4", "gone.mp4", "sub/b.mp4", "there/c.mp4"] and not unreadable
+    assert list(files_below(tmp_path / "absent", unreadable)) == [] and unreadable == [str(tmp_path / "absent")]
+    folder = MediaFolder(root)
+    assert len(folder) == 3 and folder.unreadable == [str(root / "gone.mp4")]
+    assert folder.find("c") == root / "there/c.mp4"

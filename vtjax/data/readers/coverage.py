@@ -80,6 +80,8 @@ class Coverage:
         self.missing = [video for video, path in found.items() if path is None]
         for path in folder.empty:
             self.notes.add(path, "empty file, counted as missing")
+        for path in folder.unreadable:
+            self.notes.add(path, "cannot be read")
         for name in folder.ambiguous:
             self.notes.add(name, "several files have this name, the first in order of path is taken")
         return [dataclasses.replace(r, path=found[r.video]) for r in records]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Iterator
 
 from vtjax.errors import VtjaxError
 
@@ -22,8 +23,32 @@ def stem(name: str) -> str:
         name = base
 
 
+def files_below(
+    folder: str | os.PathLike, unreadable: list[str], above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[pathlib.Path]:
+    """Yields the files in `folder` and below it, in order of name, files before folders; hidden ones are left out.
+
+    Links are followed, but not back to a folder that they lie in. unreadable: takes the folders that cannot be read.
+    """
+    try:
+        status = os.stat(folder)
+        with os.scandir(folder) as found:
+            entries = sorted((e for e in found if not e.name.startswith(".")), key=lambda e: e.name)
+            folders = {entry.name for entry in entries if entry.is_dir()}
+    except OSError:
+        unreadable.append(str(folder))
+        return
+    identity = (status.st_dev, status.st_ino)
+    if identity in above:
+        return
+    yield from (pathlib.Path(folder, entry.name) for entry in entries if entry.name not in folders)
+    for name in sorted(folders):
+        yield from files_below(os.path.join(folder, name), unreadable, (*above, identity))
+
+
 class MediaFolder:
     """The media files below `root`. empty: files of zero bytes, not found. ambiguous: names that several files have.
+    unreadable: folders that cannot be read, and links that lead nowhere.
 
     Raises VtjaxError when the folder does not exist.
     """
@@ -36,19 +61,22 @@ class MediaFolder:
         self.ambiguous: list[str] = []
         self._paths: dict[str, pathlib.Path] = {}
         self._stems: dict[str, list[pathlib.Path]] = {}
-        for folder, folders, files in os.walk(self.root, followlinks=True):
-            folders.sort()
-            for file in sorted(files):
-                path = pathlib.Path(folder, file)
-                if path.suffix.lower() not in SUFFIXES:
-                    continue
-                if path.stat().st_size == 0:
-                    self.empty.append(str(path))
-                    continue
-                relative = path.relative_to(self.root).as_posix()
-                self._paths.setdefault(relative, path)
-                self._paths.setdefault(stem(relative), path)
-                self._stems.setdefault(stem(path.name), []).append(path)
+        self.unreadable: list[str] = []
+        for path in files_below(self.root, self.unreadable):
+            if path.suffix.lower() not in SUFFIXES:
+                continue
+            try:
+                size = path.stat().st_size
+            except OSError:
+                self.unreadable.append(str(path))
+                continue
+            if not size:
+                self.empty.append(str(path))
+                continue
+            relative = path.relative_to(self.root).as_posix()
+            self._paths.setdefault(relative, path)
+            self._paths.setdefault(stem(relative), path)
+            self._stems.setdefault(stem(path.name), []).append(path)
 
     def __len__(self) -> int:
         return sum(map(len, self._stems.values()))

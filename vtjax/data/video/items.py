@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vtjax.data.readers.coverage import BadRow
-from vtjax.data.readers.media_folder import VIDEO_SUFFIXES, MediaFolder, stem
+from vtjax.data.readers.media_folder import VIDEO_SUFFIXES, MediaFolder, files_below, stem
 from vtjax.data.readers.rows import seconds_of
 from vtjax.data.video_records import Caption, Narration, Segment, VideoRecord
 from vtjax.errors import Problems, VtjaxError, nearest
@@ -98,19 +98,19 @@ class _Draft:
 
 def _from_folder(folder: pathlib.Path, problems: Problems, label_from_folder: bool) -> dict[str, _Draft]:
     drafts = {}
-    for root, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for file in sorted(files):
-            path = pathlib.Path(root, file)
-            name = path.relative_to(folder).as_posix()
-            if path.suffix.lower() in VIDEO_SUFFIXES:
-                draft = drafts[name] = _Draft(name, path, str(path))
-                if label_from_folder and path.parent != folder:
-                    draft.rows.append({"label": path.parent.name, "where": str(path)})
-            elif path.suffix.lower() in LISTS:
-                problems.add(path, "a list beside the videos is read only when --input names it")
-            elif not file.startswith("."):
-                problems.add(path, "its name is not that of a video")
+    unreadable: list[str] = []
+    for path in files_below(folder, unreadable):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            draft = drafts[name] = _Draft(name, path, str(path))
+            if label_from_folder and path.parent != folder:
+                draft.rows.append({"label": path.parent.name, "where": str(path)})
+        elif path.suffix.lower() in LISTS:
+            problems.add(path, "a list beside the videos is read only when --input names it")
+        else:
+            problems.add(path, "its name is not that of a video")
+    for path in unreadable:
+        problems.add(path, "a folder that cannot be read")
     if not drafts:
         known = " ".join(sorted(VIDEO_SUFFIXES))
         raise VtjaxError(f"{folder}: no videos in it; files named {known} are expected")

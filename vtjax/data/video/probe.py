@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from vtjax.data.readers.media_folder import VIDEO_SUFFIXES
+from vtjax.data.readers.media_folder import VIDEO_SUFFIXES, files_below
 from vtjax.data.video.container import VideoError
 from vtjax.data.video.decode import VideoReader
 from vtjax.errors import Problems, VtjaxError
@@ -72,7 +72,10 @@ def probe_all(paths: Iterable[str | os.PathLike], problems: Problems, *, exact: 
     for path in map(pathlib.Path, paths):
         files = [path]
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+            unreadable: list[str] = []
+            files = [p for p in files_below(path, unreadable) if p.suffix.lower() in VIDEO_SUFFIXES]
+            for folder in unreadable:
+                problems.add(folder, "a folder that cannot be read")
             if not files:
                 raise VtjaxError(f"{path}: no videos in it")
         for file in files:
