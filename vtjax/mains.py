@@ -16,7 +16,8 @@ from vtjax.errors import VtjaxError, nearest
 
 
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> None:
-    """`absl.app.run(main)`, which exits with what `main` returns; exits with 2 on a user's error or a full disk."""
+    """`absl.app.run(main)`, which exits with what `main` returns; exits with 2 on a user's error or a full disk, 130
+    when interrupted."""
     from absl import app
 
     try:
@@ -27,6 +28,9 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         stop(f"error: the disk is full: {error}")
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr, flush=True)
+        sys.exit(130)
 
 
 def stop(message: str) -> NoReturn:

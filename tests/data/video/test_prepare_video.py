@@ -141,19 +141,22 @@ def test_finished_shards_are_kept_and_broken_ones_made_again(folder, tmp_path):
     assert prepare(options(folder, tmp_path / "out")).made == 0
 
 
-def test_a_killed_command_goes_on(folder, tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_command_goes_on(how, folder, tmp_path):
     tower = "import time\ndef slow(x):\n    time.sleep(0.3)\n    return x.mean((1, 2)).astype('f4')\n"
     (tmp_path / "slow_tower.py").write_text(tower)
     arguments = [f"--input={folder / 'list.csv'}", f"--output={tmp_path / 'out'}", "--features=slow_tower:slow"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
     line = [sys.executable, "-m", "vtjax.prepare", "--kind=video", *arguments, "--processes=1"]
-    running = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    running = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     for _ in range(600):
         if len(list((tmp_path / "out").glob("shard-*.json"))) >= 2:
             break
         time.sleep(0.05)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    running.send_signal(how)
+    said = running.communicate()[1]
+    if how == signal.SIGINT:
+        assert running.returncode == 130 and "Traceback" not in said and "the same command goes on" in said, said
     finished = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("shard-*.json")}
     assert 2 <= len(finished) < 10 and not (tmp_path / "out" / "meta.json").exists()
     result = command(*arguments, path=[str(tmp_path)])

@@ -16,6 +16,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import sys
 import time
 from collections.abc import Sequence
 
@@ -111,7 +112,11 @@ def run(flags) -> int:
     making = Making(**values)
     names = [f.name for f in dataclasses.fields(Options) if f.name != "making"]
     options = Options(making=making, **{name: getattr(flags, name) for name in names})
-    summary = prepare(options)
+    try:
+        summary = prepare(options)
+    except KeyboardInterrupt:
+        print("the same command goes on with the shards that are not finished", file=sys.stderr)
+        raise
     print(summary)
     return 2 if options.strict and len(summary.problems) + len(summary.noted) else 0
 
