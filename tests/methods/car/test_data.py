@@ -242,6 +242,20 @@ def test_cached_states_are_those_that_training_asks_for(train, normalizer, langu
         transform.text(["a person turns around"])
 
 
+def test_texts_made_ready_are_computed_once(language_model, tmp_path):
+    config = settings(text={"encoder": "bert", "path": str(language_model), "width": 8}).text
+    asked = ["a person walks", "a person jumps", "a person walks"]
+    want = open_text(config, tmp_path)(asked)  # without a cache
+    text = open_text(config, tmp_path, cache=tmp_path / "cache")
+    text.ready(asked)
+    assert len(text.store) == 2
+    again = open_text(config, tmp_path, cache=tmp_path / "cache")
+    again._encoder.batches = None  # there is nothing left to compute
+    again.ready(asked)
+    for one, other in zip(again(asked), want, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
 def test_normalizer_files(tmp_path):
     normalizer = data.Normalizer(np.arange(3, dtype=np.float32), np.ones(3, np.float32), 2)
     normalizer.save(tmp_path)

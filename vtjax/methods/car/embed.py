@@ -47,6 +47,7 @@ class Embedder:
                 mask = self.text(lengths)[1]
             return {f"text_{self.text.kind}": values, "text_mask": mask}
 
+        self.text.ready([*texts, *(masks_of or ())])
         pairs = list(zip(texts, texts if masks_of is None else masks_of, strict=True))
         return _batched(self._text, params, pairs, batch)
 
@@ -66,7 +67,7 @@ def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return unit(a) @ unit(b).T
 
 
-def open_embedder(config: CarConfig, assets: pathlib.Path) -> Embedder:
-    """The embedder of a run from what training left in its assets folder."""
+def open_embedder(config: CarConfig, assets: pathlib.Path, cache: pathlib.Path | None = None) -> Embedder:
+    """The embedder of a run from what training left in its assets folder. cache: as of `TextFields`."""
     normalizer = Normalizer.load(assets, config.model.max_frames)
-    return Embedder(config, normalizer, open_text(config.text, assets))
+    return Embedder(config, normalizer, open_text(config.text, assets, cache=cache))

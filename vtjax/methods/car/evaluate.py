@@ -189,7 +189,7 @@ def evaluate(run: Any, split: str = "", blind_controls: bool = True) -> list[Res
     config = run.experiment.method
     cache = data.cache_of(run.experiment, run.work)
     store = data.open_store(config.data, cache)
-    embedder = open_embedder(config, run.work / "assets")
+    embedder = open_embedder(config, run.work / "assets", cache)
     name = split or config.data.test_split
     subset = "nsim_test" if "nsim_test" in store.meta.get("subsets", {}) else None
     return full_results(

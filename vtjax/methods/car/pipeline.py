@@ -58,7 +58,7 @@ def build(experiment: Experiment, work: pathlib.Path) -> Task:
             "text negatives; prepare with --events, or set config.method.loss.text_negatives=0"
         )
     corpus = [data.positive_text(c, form) for c in captions for form in ("events", "caption")]
-    text = open_text(config.text, assets, corpus=corpus)
+    text = open_text(config.text, assets, corpus, cache)
     if text.kind == "states":
         text.prepare(data.all_texts(train, mode, config.data.orders if config.loss.text_negatives else 0), cache)
     if config.text.encoder == "builtin" and text.tokenizer.vocab_size > config.text.vocab_size:

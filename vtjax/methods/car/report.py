@@ -23,8 +23,9 @@ _SHOWN_ORDERS = 6
 def training_report(run: Any, results: list[Result]) -> pathlib.Path:
     """Writes report.html into the run's work directory and returns its path."""
     config = run.experiment.method
-    store = data.open_store(config.data, data.cache_of(run.experiment, run.work))
-    embedder = open_embedder(config, run.work / "assets")
+    cache = data.cache_of(run.experiment, run.work)
+    store = data.open_store(config.data, cache)
+    embedder = open_embedder(config, run.work / "assets", cache)
     clips = data.split_clips(store, config.data.test_split, _GALLERY)
     tests = test_set(clips, config)
     source = "the embedded motion world" if config.data.source == "world" else f"prepared motions {store.path.name}"

@@ -17,11 +17,19 @@ TOKENIZER = "tokenizer"
 class TextFields:
     """Texts to {"ids" or "states", "mask"} arrays; picklable, for data workers.
 
-    kind: "ids" (builtin vocabulary, or a language model in the graph) or "states" (frozen language model).
+    kind: "ids" (builtin vocabulary, or a language model in the graph) or "states" (frozen language model). cache: folder
+    that keeps the states which `ready` computes; without one they are computed anew each time.
     """
 
-    def __init__(self, config: CarTextConfig, tokenizer: Any = None, store: Any = None, encoder: Any = None):
-        self.config, self.tokenizer, self.store = config, tokenizer, store
+    def __init__(
+        self,
+        config: CarTextConfig,
+        tokenizer: Any = None,
+        store: Any = None,
+        encoder: Any = None,
+        cache: pathlib.Path | None = None,
+    ):
+        self.config, self.tokenizer, self.store, self.cache = config, tokenizer, store, cache
         self.kind = "ids" if config.in_graph else "states"
         self._encoder = encoder
 
@@ -33,6 +41,11 @@ class TextFields:
         if self.kind == "states":
             self.store = self._encoder.prepare(list(dict.fromkeys(texts)), cache)
 
+    def ready(self, texts: Sequence[str]) -> None:
+        """Has the states of many texts computed at once, and kept, before they are asked for batch by batch."""
+        if self.cache is not None:
+            self.prepare(texts, self.cache)
+
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """(ids int32 [N, L] or states float32 [N, L, width], mask bool [N, L])."""
         if self.kind == "ids":
@@ -42,11 +55,16 @@ class TextFields:
         return self._encoder.encode(texts)
 
 
-def open_text(config: CarTextConfig, assets: pathlib.Path, corpus: Sequence[str] | None = None) -> TextFields:
+def open_text(
+    config: CarTextConfig,
+    assets: pathlib.Path,
+    corpus: Sequence[str] | None = None,
+    cache: pathlib.Path | None = None,
+) -> TextFields:
     """The text front end of a run.
 
     assets: folder of the run with the builtin vocabulary. corpus: training texts to build that vocabulary from where it
-    is not there yet.
+    is not there yet. cache: of a frozen language model's states.
 
     Raises:
       VtjaxError: the language model or the vocabulary cannot be read.
@@ -63,7 +81,7 @@ def open_text(config: CarTextConfig, assets: pathlib.Path, corpus: Sequence[str]
     from vtjax.text.encoder import FrozenTextEncoder
 
     encoder = FrozenTextEncoder(config.path, config.max_tokens)
-    return TextFields(config, encoder.tokenizer, None, encoder)
+    return TextFields(config, encoder.tokenizer, None, encoder, cache)
 
 
 def language_model_config(config: CarTextConfig) -> Any:
