@@ -354,6 +354,12 @@ def test_a_published_data_set_without_evaluation_videos(folder, speech, tmp_path
         ({"dataset": "howto100m"}, "no file: --videos names the folder"),
         ({"dataset": "howto100m", "classes": "x.txt"}, "howto100m has its own classes"),
         ({"dataset": "howto100m", "exclude": ("absent.txt",)}, "absent.txt: no such file"),
+        ({"dataset": "howto100m", "option": ("caption=x",)}, "did you mean 'captions'"),
+        ({"dataset": "howto100m", "option": ("captions=other.json",)}, "other.json"),
+        ({"dataset": "hmdb51", "option": ("fold=two",)}, "fold=two: a whole number"),
+        ({"dataset": "crosstask", "option": ("annotated=no",)}, "annotated=no: true or false"),
+        ({"dataset": "internvid", "option": ("durations=x",)}, "name=value for internvid"),
+        ({"dataset": "frame_targets"}, "needs --option=dataset=... and --option=info=..."),
         ({"split": "train"}, "--split=train: of which --dataset"),
     ],
 )

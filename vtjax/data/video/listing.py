@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from vtjax.data.readers import video_reader
 from vtjax.data.readers.coverage import Coverage
@@ -13,7 +15,10 @@ from vtjax.data.readers.howto100m import id_list
 from vtjax.data.readers.leakage import evaluation_ids, remove_evaluation_videos
 from vtjax.data.video.items import read_items
 from vtjax.data.video_records import VideoRecord
-from vtjax.errors import Problems, VtjaxError
+from vtjax.errors import Problems, VtjaxError, nearest
+
+
+_TABLES = re.compile("Mapping|Collection|dict")  # parameters that no flag can hold
 
 
 def own_videos(
@@ -42,24 +47,49 @@ def published(
     split: str,
     classes: str,
     exclude: Mapping[str, str],
+    options: Sequence[str],
 ) -> tuple[list[VideoRecord], tuple[str, ...]]:
     """(records, class names) by the reader of that data set; what is empty has the reader's own default.
 
+    options: "name=value" for its further parameters.
+
     Raises:
-      VtjaxError: unknown data set, one whose reader takes no class list, or files that are not its own.
+      VtjaxError: unknown data set, what its reader does not take or lacks, or files that are not its own.
     """
     read = video_reader(name).read
     takes = inspect.signature(read).parameters
     if classes and "classes" not in takes:
         raise VtjaxError(f"--classes={classes}: {name} has its own classes")
-    options = {"split": split, "videos": videos, "classes": classes}
-    given = {option: value for option, value in options.items() if value}
+    given = dict(_option(text, takes, name) for text in options)
+    given |= {key: value for key, value in (("split", split), ("videos", videos), ("classes", classes)) if value}
     if exclude and "exclude" in takes:
         given["exclude"] = exclude
+    lacking = [key for key, p in takes.items() if p.default is p.empty and key not in ("folder", *given)]
+    if lacking:
+        raise VtjaxError(f"--dataset={name} needs {' and '.join(f'--option={key}=...' for key in lacking)}")
     records, coverage = read(source, **given)
     problems.items += coverage.problems.items
     notes.items += coverage.notes.items
     return records, class_names(records)
+
+
+def _option(text: str, takes: Mapping[str, inspect.Parameter], dataset: str) -> tuple[str, Any]:
+    """A "name=value" as the reader's parameter, its value a whole number, a truth value or text as the default is."""
+    name, equals, value = text.partition("=")
+    of_flags = ("folder", "split", "videos", "classes")
+    plain = {key: p for key, p in takes.items() if key not in of_flags and not _TABLES.search(str(p.annotation))}
+    if not equals or name not in plain:
+        raise VtjaxError(f"--option={text}: name=value for {dataset} is expected; {nearest(name, plain)}")
+    default = plain[name].default
+    if isinstance(default, bool):
+        if value not in ("true", "false"):
+            raise VtjaxError(f"--option={text}: true or false is expected")
+        return name, value == "true"
+    if isinstance(default, int):
+        if not value.isdigit():
+            raise VtjaxError(f"--option={text}: a whole number is expected")
+        return name, int(value)
+    return name, value
 
 
 def class_names(records: Sequence[VideoRecord]) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ class Options:
     videos: str = ""
     dataset: str = ""
     split: str = ""
+    option: Sequence[str] = ()
     exclude: Sequence[str] = ()
     unit: str = "video"
     label_from_folder: bool = False
@@ -65,6 +66,7 @@ def define_flags() -> None:
     flags.DEFINE_string("videos", "", "Folder that the list's files are relative to, where it is not the list's own.")
     flags.DEFINE_string("dataset", "", "Read --input as this published data set (see vtjax/data/readers).")
     flags.DEFINE_string("split", "", "Split of the data set; by default its reader's.")
+    flags.DEFINE_multi_string("option", [], "name=value for the data set's reader: fold=2, annotated=false, ...")
     flags.DEFINE_list(
         "exclude", [], "Evaluation sets whose videos are left out, to train on the rest: HT-Step's folder, HTM-Align's "
         "json, text files with an id a line."
@@ -204,7 +206,7 @@ def _listed(options: Options, problems: Problems, notes: Problems) -> tuple[Sequ
     same = {"videos": options.videos, "classes": options.classes}
     exclude = evaluation_videos(options.exclude)
     if options.dataset:
-        same |= {"split": options.split, "exclude": exclude}
+        same |= {"split": options.split, "exclude": exclude, "options": options.option}
         found, classes = published(options.dataset, options.input, problems, notes, **same)
     elif options.split:
         raise VtjaxError(f"--split={options.split}: of which --dataset? Lists have a column split")
