@@ -41,17 +41,18 @@ def test_official_order_of_epic_and_the_published_one(shared_data):
 def test_epic_targets_by_testras_rule(shared_data, tmp_path):
     for kind in ("verb", "noun"):
         shutil.copy(shared_data / f"detection/EPIC_100_{kind}_classes.csv", tmp_path)
-    header = "narration_id,video_id,start_timestamp,stop_timestamp,start_frame,stop_frame,narration,verb_class,noun_class"
+    header = "narration_id,video_id,start_timestamp,stop_timestamp,start_frame,stop_frame,narration"
     (tmp_path / "EPIC_100_video_info.csv").write_text("video_id,duration,fps,resolution\nP01_11,4.9,30.0,1x1\n")
     (tmp_path / "EPIC_100_validation.csv").write_text(
-        f"{header}\na,P01_11,00:00:01.00,00:00:02.30,30,69,turn on tap,6,0\nb,P01_11,00:00:02.10,00:00:03.00,63,90,cut,7,14\n"
+        f"{header},verb_class,noun_class\na,P01_11,00:00:01.00,00:00:02.30,30,69,turn on tap,6,0\n"
+        "b,P01_11,00:00:02.10,00:00:03.00,63,90,cut,7,14\n"
     )
     found = frame_sets.epic_verbs_or_nouns(tmp_path)
     table = found.targets["P01_11"].targets
     assert table.shape == (20, 98) and found.phrases[7] == "turning on" and found.metric == "mcAP"
     # floor(30 / 7.5) .. ceil(69 / 7.5) - 1, and floor(63 / 7.5) .. ceil(90 / 7.5) - 1
-    assert np.flatnonzero(table[:, 7]).tolist() == [4, 5, 6, 7, 8, 9] and np.flatnonzero(table[:, 8]).tolist() == [8, 9, 10, 11]
-    assert np.flatnonzero(table[:, 0]).tolist() == [*range(4), *range(12, 20)]
+    rows = [np.flatnonzero(table[:, column]).tolist() for column in (7, 8, 0)]
+    assert rows == [[4, 5, 6, 7, 8, 9], [8, 9, 10, 11], [*range(4), *range(12, 20)]]
     nouns = frame_sets.epic_verbs_or_nouns(tmp_path, "noun")
     assert nouns.targets["P01_11"].targets.shape == (20, 301) and nouns.phrases[1] == "tap"
     with pytest.raises(VtjaxError, match="did you mean 'verb'"):

@@ -133,8 +133,8 @@ def class_table(
 ) -> ClassTable:
     """AP and cAP of every class with bootstrap replicates over groups of frames, usually videos.
 
-    scores: [N, C]. truth: [N, C] of zeros and ones. groups: int [N]. ties: the rule of AP and that of cAP. A frame that a
-    replicate holds several times is several frames with one score.
+    scores: [N, C]. truth: [N, C] of zeros and ones. groups: int [N]. ties: the rule of AP and that of cAP. A frame that
+    a replicate holds several times is several frames with one score.
     """
     scores, truth = np.asarray(scores), np.asarray(truth)
     if scores.shape != truth.shape or scores.ndim != 2 or scores.shape[1] != len(names) or len(groups) != len(scores):

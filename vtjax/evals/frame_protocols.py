@@ -27,9 +27,10 @@ LENGTH_GAP = 3  # rows by which features and annotation may differ in length wit
 
 @dataclasses.dataclass(frozen=True)
 class FrameProtocol:
-    """window: frames that must have been seen, the scored one included. tail: first scored frames end `tail` rows before
-    the end. ambiguous: leave out a frame that is itself ambiguous ("frame") or has one in its window ("window").
-    foreground: only frames that show an action. one_hot: rows with several classes keep their first one. ties: AP, cAP.
+    """window: frames that must have been seen, the scored one included. tail: the last scored row is L - tail, of rows
+    that count from 0. ambiguous: leave out a frame that is itself ambiguous ("frame") or has one in its window
+    ("window"). foreground: only frames that show an action. one_hot: rows with several classes keep their first one.
+    ties: AP, cAP.
     """
 
     name: str

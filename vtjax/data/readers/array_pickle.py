@@ -46,7 +46,7 @@ class _ArrayMachine(Machine):
     def push_global(self, module: str, name: str) -> None:
         full = f"{module}.{name}"
         if full not in _NAMES and full not in self.inert:
-            raise VtjaxError(f"{self.where}: refused, the file asks for {full!r}, which is no part of an array; not run")
+            raise VtjaxError(f"{self.where}: refused, it asks for {full!r}, which is no part of an array; not run")
         self.stack.append(Global(full))
 
     def value(self, name: str, arguments: tuple[Any, ...]) -> Any:
@@ -158,7 +158,7 @@ def write_predictions(
 def read_oadtr(
     path: str | os.PathLike, classes: Sequence[str], ambiguous: int | None = None
 ) -> tuple[dict[str, FrameTargets], Coverage]:
-    """Targets of OadTR's annotation pickle {video: {anno [L, C], feature_length}}; the rate of the rows is not in it."""
+    """Targets of OadTR's annotation pickle {video: {anno [L, C], feature_length}}; it has no rate of the rows."""
     tree, coverage, found = read_arrays(path), Coverage(pathlib.Path(path).stem, "videos", "rows"), {}
     if not isinstance(tree, dict):
         raise VtjaxError(f"{path}: {{video: {{anno, feature_length}}}} expected, found a {type(tree).__name__}")

@@ -12,10 +12,7 @@ from vtjax.text.inflect import gerund
 
 
 def spaced(name: str) -> str:
-    """"CleanAndJerk" -> "clean and jerk", "Get in/out of car" -> "get in or out of car", "play_bowling" -> "play bowling".
-
-    Lower case, single blanks.
-    """
+    """"CleanAndJerk" -> "clean and jerk", "Get in/out of car" -> "get in or out of car"; single blanks."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).replace("_", " ").replace("/", " or ")
     return " ".join(words.lower().split())
 
