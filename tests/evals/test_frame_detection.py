@@ -49,7 +49,7 @@ def test_frame_counts_of_the_protocols_are_the_sheets(targets):
     counts = {
         name: sum(int(p.rows(t.targets, 21).sum()) for t in targets.values()) for name, p in PROTOCOLS.items()
     }
-    assert counts["lstr"] == counts["every"] == 221588
+    assert counts["lstr"] == 221588
     assert (counts["oadtr"], counts["ovoad"]) == (206375, 210480)
     foreground = 0
     for own in targets.values():
@@ -125,11 +125,11 @@ def small(videos=4, length=60, seed=0):
 def test_held_out_classes_are_reported_apart():
     targets = small()
     scores = random_scores(targets, 0.5)
-    found = detect(scores, targets, "every", resamples=30)
+    found = detect(scores, targets, "lstr", resamples=30)
     results = {r.protocol: r for r in grouped_results(found, ["c"], "fused/")}
     assert list(results) == [
-        "detection/every/fused/all classes", "detection/every/fused/seen classes",
-        "detection/every/fused/held-out classes",
+        "detection/lstr/fused/all classes", "detection/lstr/fused/seen classes",
+        "detection/lstr/fused/held-out classes",
     ]  # fmt: skip
     truth = np.concatenate([t.targets for t in targets.values()])
     table = np.concatenate([scores[v] for v in targets])
@@ -144,22 +144,22 @@ def test_held_out_classes_are_reported_apart():
 def test_columns_are_found_by_name():
     targets = small()
     scores = random_scores(targets, 0.5)
-    whole = detect(scores, targets, "every", resamples=2).result().metrics
+    whole = detect(scores, targets, "lstr", resamples=2).result().metrics
     turned = {v: s[:, [3, 0, 2, 1]] for v, s in scores.items()}
-    named = detect(turned, targets, "every", ("c", "background", "b", "a"), resamples=2).result().metrics
+    named = detect(turned, targets, "lstr", ("c", "background", "b", "a"), resamples=2).result().metrics
     assert named == pytest.approx(whole)
-    without = detect({v: s[:, :4] for v, s in scores.items()}, targets, "every", resamples=2).result().metrics
+    without = detect({v: s[:, :4] for v, s in scores.items()}, targets, "lstr", resamples=2).result().metrics
     assert without == whole
-    some = detect({v: s[:, [0, 2]] for v, s in scores.items()}, targets, "every", ("background", "b"), resamples=2)
+    some = detect({v: s[:, [0, 2]] for v, s in scores.items()}, targets, "lstr", ("background", "b"), resamples=2)
     assert some.pool.classes == ("b",)
 
 
 def test_lengths_that_differ_are_cut_and_told():
     targets = small()
     scores = random_scores(targets)
-    exact = detect({v: s[:57] for v, s in scores.items()}, targets, "every", resamples=2)
+    exact = detect({v: s[:57] for v, s in scores.items()}, targets, "lstr", resamples=2)
     assert not any("differ" in n for n in exact.result().notes) and exact.table.frames < 4 * 58
-    more = detect({v: s[:50] if v == "v1" else s for v, s in scores.items()}, targets, "every", resamples=2)
+    more = detect({v: s[:50] if v == "v1" else s for v, s in scores.items()}, targets, "lstr", resamples=2)
     assert any("v1 (50 and 60)" in n for n in more.result().notes)
     long = detect(scores, targets, "ovoad", resamples=2)
     assert long.table.frames <= 4 * 20
@@ -203,14 +203,14 @@ def test_base_to_novel_is_the_mean_over_its_splits():
         asked.append(listed)
         return {v: s[:, [CLASSES.index(c) for c in listed]] for v, s in scores.items()}
 
-    (result,) = base_to_novel(score, targets, {"75/25": (("a",), ("c", "b"))}, "every", resamples=20)
+    (result,) = base_to_novel(score, targets, {"75/25": (("a",), ("c", "b"))}, "lstr", resamples=20)
     assert asked == [("background", "a"), ("background", "b", "c")]
     truth = np.concatenate([t.targets for t in targets.values()])
     table = np.concatenate([scores[v] for v in targets])
     keep = truth[:, 4] == 0
     a, b, c = (average_precision(table[keep, i], truth[keep, i], ties="grouped") for i in (1, 2, 3))
     assert result.metrics["mAP"] == pytest.approx(100 * np.mean([a, (b + c) / 2]))
-    assert result.protocol == "detection/every/base-to-novel 75/25" and "2 splits" in result.notes[0]
+    assert result.protocol == "detection/lstr/base-to-novel 75/25" and "2 splits" in result.notes[0]
 
 
 def test_the_splits_are_of_thumos_and_ten_each():
@@ -233,10 +233,10 @@ def test_stages_of_a_run_that_is_found_late():
     own = FrameTargets(np.eye(2, dtype=np.uint8)[label], ("background", "a"), 4.0)
     scores = np.zeros((80, 2))
     scores[20:30, 1] = scores[60:70, 1] = 1  # only the second half of every run
-    found = detect({"v": scores}, {"v": own}, "every", resamples=2)
+    found = detect({"v": scores}, {"v": own}, "lstr", resamples=2)
     stages = stage_precision(found)
     assert stages[5:] == pytest.approx(np.ones(5)) and (stages[:5] < 0.6).all()
     short = FrameTargets(np.eye(2, dtype=np.uint8)[[0, 1, 0, 0]], ("background", "a"), 4.0)
-    found = detect({"v": np.eye(2)[[0, 1, 0, 0]]}, {"v": short}, "every", resamples=2)
+    found = detect({"v": np.eye(2)[[0, 1, 0, 0]]}, {"v": short}, "lstr", resamples=2)
     assert np.isnan(stage_precision(found)[1:]).all() and stage_precision(found)[0] == 1
     assert any("one video" in n for n in found.result().notes)

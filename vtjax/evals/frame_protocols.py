@@ -6,9 +6,9 @@ oadtr     t from 63 to L - 10: 64 frames seen, 8 more to come      left out     
 ovoad     t from 31 to L - 10: 32 frames seen                      none in the whole window     rank, rank
 ovoad-fg  those of them that show an action (EK100, ActivityNet)   none in the whole window     rank, rank
 
-Column 0, the background, is never averaged, nor is the ambiguous class. `every` is ours: all frames but the ambiguous,
-grouped ties for both. Figures of different protocols cannot be compared: foreground-only scoring lifted mAP from
-7.9 to 19.8 for one synthetic detector and left its cAP as it was (ovoad.md 8.2).
+Column 0, the background, is never averaged, nor is the ambiguous class. Figures of different protocols cannot be
+compared: foreground-only scoring lifted mAP from 7.9 to 19.8 for one synthetic detector and left its cAP as it was
+(ovoad.md 8.2).
 """
 
 from __future__ import annotations
@@ -73,7 +73,6 @@ PROTOCOLS = {
         FrameProtocol("oadtr", window=64, tail=10, one_hot=True),
         FrameProtocol("ovoad", window=32, tail=10, ambiguous="window", one_hot=True),
         FrameProtocol("ovoad-fg", window=32, tail=10, ambiguous="window", foreground=True),
-        FrameProtocol("every", ties=("grouped", "grouped")),
     )
 }
 
