@@ -73,6 +73,7 @@ class MultiHeadAttention(nn.Module):
     dropout: float = 0.0
     bias: bool = True
     dtype: Any = jnp.float32
+    kernel_init: Any = KERNEL_INIT
 
     @nn.compact
     def __call__(
@@ -101,7 +102,7 @@ class MultiHeadAttention(nn.Module):
         head_dim = self.head_dim or width // self.heads
         memory = x if memory is None else memory
         dense = functools.partial(
-            nn.DenseGeneral, use_bias=self.bias, dtype=self.dtype, param_dtype=jnp.float32, kernel_init=KERNEL_INIT
+            nn.DenseGeneral, use_bias=self.bias, dtype=self.dtype, param_dtype=jnp.float32, kernel_init=self.kernel_init
         )
         out = dense(width, axis=(-2, -1), name="out")
         if own_value:

@@ -37,6 +37,22 @@ def keep_mask(rng: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
     return bits >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
 
 
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al., arXiv 1603.09382): the whole branch of an example is zeroed with probability
+    `rate`, else scaled by 1 / (1 - rate); the "dropout" stream."""
+
+    rate: float
+    deterministic: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [B, ...] -> the same."""
+        if self.deterministic or self.rate == 0:
+            return x
+        kept = keep_mask(self.make_rng("dropout"), self.rate, (x.shape[0], *(1,) * (x.ndim - 1)))
+        return jnp.where(kept, x / (1.0 - self.rate), jnp.zeros_like(x))
+
+
 class Dropout(nn.Module):
     """Elements are zeroed with probability `rate` and the rest scaled by 1 / (1 - rate); the "dropout" stream.
 

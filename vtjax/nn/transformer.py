@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from vtjax.errors import VtjaxError, nearest
 from vtjax.nn.attention import KERNEL_INIT, MultiHeadAttention
-from vtjax.nn.dropout import Dropout
+from vtjax.nn.dropout import Dropout, DropPath
 from vtjax.nn.stack import run_layers
 from vtjax.parallel.activations import constrain
 
@@ -67,7 +67,7 @@ class LayerConfig:
 
     hidden: width inside the feed-forward network. dropout: after each sublayer and inside the feed-forward network.
     attention_dropout: of the attention probabilities. pre_norm: x + f(norm(x)), else norm(x + f(x)).
-    dtype: of matmul inputs; norms and softmax are float32.
+    dtype: of matmul inputs; norms and softmax are float32. drop_path: probability that an example skips a sublayer.
     """
 
     heads: int
@@ -78,6 +78,8 @@ class LayerConfig:
     pre_norm: bool = False
     eps: float = 1e-5
     dtype: Any = jnp.float32
+    drop_path: float = 0.0
+    kernel_init: Any = KERNEL_INIT
 
 
 class LayerNorm(nn.Module):
@@ -105,10 +107,10 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         c = self.config
-        y = nn.Dense(c.hidden, dtype=c.dtype, kernel_init=KERNEL_INIT, name="up")(x)
+        y = nn.Dense(c.hidden, dtype=c.dtype, kernel_init=c.kernel_init, name="up")(x)
         y = constrain(y, "batch", ..., "mlp")
         y = Dropout(c.dropout, deterministic=not train)(activation(c.activation)(y))
-        return nn.Dense(x.shape[-1], dtype=c.dtype, kernel_init=KERNEL_INIT, name="down")(y)
+        return nn.Dense(x.shape[-1], dtype=c.dtype, kernel_init=c.kernel_init, name="down")(y)
 
 
 class _Layer(nn.Module):
@@ -119,13 +121,16 @@ class _Layer(nn.Module):
     def residual(self, x: jax.Array, norm: str, train: bool, sublayer: Callable[[jax.Array], jax.Array]) -> jax.Array:
         norm_layer = LayerNorm(self.config.eps, name=norm)
         drop = Dropout(self.config.dropout, deterministic=not train)
+        path = DropPath(self.config.drop_path, deterministic=not train)
         if self.config.pre_norm:
-            return x + drop(sublayer(norm_layer(x)))
-        return norm_layer(x + drop(sublayer(x)))
+            return x + path(drop(sublayer(norm_layer(x))))
+        return norm_layer(x + path(drop(sublayer(x))))
 
     def make_attention(self, name: str) -> MultiHeadAttention:
         c = self.config
-        return MultiHeadAttention(c.heads, dropout=c.attention_dropout, dtype=c.dtype, name=name)
+        return MultiHeadAttention(
+            c.heads, dropout=c.attention_dropout, dtype=c.dtype, kernel_init=c.kernel_init, name=name
+        )
 
 
 class EncoderLayer(_Layer):

@@ -1,0 +1,154 @@
+"""Scores of frames by a trained model, window by window; streaming (stream.py) must give the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vtjax.config import Experiment
+from vtjax.errors import VtjaxError
+from vtjax.losses.contrastive import unit
+from vtjax.methods.ovoad import scores, task
+from vtjax.methods.ovoad.classes import ClassSet
+from vtjax.methods.ovoad.config import OvoadConfig, window_of
+from vtjax.methods.ovoad.data import window_at
+from vtjax.methods.ovoad.encoder import FrameEncoder, encoder_sizes, open_encoder
+from vtjax.methods.ovoad.scores import Bank, Scores
+from vtjax.nn.clip import ClipConfig as Sizes
+from vtjax.text.tokenizer import Tokenizer, load_tokenizer
+
+WINDOWS, TEXTS = 32, 64  # batch sizes
+TOKENIZER = "tokenizer"  # in a run's assets
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoScores:
+    """Of L frames, each as the last of its window; numpy float32. As scores.Scores, without the other frames.
+
+    fused, group, current, clip (or None): [L, C]. actionness: [L]. binding: int32 [L], the group of the frame.
+    """
+
+    fused: np.ndarray
+    group: np.ndarray
+    current: np.ndarray
+    clip: np.ndarray | None
+    actionness: np.ndarray
+    binding: np.ndarray
+
+
+class Scorer:
+    """A model with its tokenizer, and its encoder where the run has one."""
+
+    def __init__(
+        self,
+        config: OvoadConfig,
+        sizes: Sizes,
+        tokenizer: Tokenizer,
+        encoder: FrameEncoder | None = None,
+        dtype: Any = jnp.float32,
+    ):
+        if config.fusion.clip and encoder is None:
+            raise VtjaxError(
+                f"config.method.fusion.clip={config.fusion.clip}: the encoder's own scores need config.method.encoder.weights"
+            )
+        self.config, self.sizes, self.tokenizer, self.encoder, self.dtype = config, sizes, tokenizer, encoder, dtype
+        self.length = task.text_length(config, sizes)
+        self.window = window_of(config.model)
+        self._texts = jax.jit(self._encode_texts)
+        self._windows = jax.jit(self.score)
+
+    def _encode_texts(self, params: dict, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return task.encode_text(self.config, self.sizes, params, ids, dtype=self.dtype)
+
+    def texts(self, params: dict, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """float32 joint [M, E] and current [M, F], not normalised."""
+        ids, _ = self.tokenizer.encode(list(texts), self.length)
+        parts = []
+        for first in range(0, len(ids), TEXTS):
+            part = ids[first : first + TEXTS]
+            filled = np.concatenate([part, np.repeat(part[-1:], TEXTS - len(part), axis=0)])
+            parts.append([np.asarray(x)[: len(part)] for x in self._texts(params, filled)])
+        return tuple(np.concatenate(several) for several in zip(*parts, strict=True))
+
+    def bank(self, params: dict, classes: ClassSet, capacity: int = 0) -> Bank:
+        """The classes' embeddings, filled up to `capacity` classes that are not valid.
+
+        Raises:
+          VtjaxError: more classes than that.
+        """
+        count = len(classes)
+        capacity = capacity or count
+        if count > capacity:
+            raise VtjaxError(f"{count} classes, the background included, exceed the {capacity} that there is room for")
+        flat = [p for prompts in classes.prompts for p in prompts]
+        ends = np.cumsum([len(prompts) for prompts in classes.prompts])[:-1]
+        means = lambda rows: np.stack([part.mean(axis=0) for part in np.split(rows, ends)])  # noqa: E731
+        joint, current = map(means, self.texts(params, flat))
+        room = lambda x: np.concatenate([x, np.zeros((capacity - count, *x.shape[1:]), x.dtype)])  # noqa: E731
+        clip = None if self.encoder is None else room(self.encoder.classes(classes.prompts))
+        places = np.arange(capacity)
+        return Bank(room(np.asarray(unit(joint))), room(current), places < count, places == 0, clip)
+
+    def score(self, params: dict, features: jax.Array, valid: jax.Array, bank: Bank) -> Scores:
+        """Of the last frames of windows float [B, T, D], bool [B, T]; pure."""
+        encoded = task.encode_window(self.config, self.sizes, params, features, valid, dtype=self.dtype)
+        clip = None
+        if bank.clip is not None and self.encoder is not None:
+            fusion = self.config.fusion
+            clip = scores.window_mean(
+                scores.zero_shot(
+                    features, self.encoder.projection, bank.clip, self.encoder.scale, bank.valid, fusion.clip_form
+                ),
+                valid,
+            )
+        return scores.frame_scores(self.config, params, encoded, bank, clip)
+
+    def windows(self, params: dict, features: np.ndarray, valid: np.ndarray, bank: Bank) -> Scores:
+        """`score`, compiled."""
+        return self._windows(params, features, valid, bank)
+
+    def video(self, params: dict, features: np.ndarray, bank: Bank) -> VideoScores:
+        """Every frame of a video, features [L, D]; the first ones have windows that begin before it.
+
+        Raises:
+          VtjaxError: no frame.
+        """
+        if not len(features):
+            raise VtjaxError("a video without frames cannot be scored")
+        found = []
+        for first in range(0, len(features), WINDOWS):
+            rows = np.arange(first, first + WINDOWS)
+            pairs = [window_at(features, min(row, len(features) - 1), self.window) for row in rows]
+            result = self.windows(params, np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs]), bank)
+            fields = (
+                result.fused, result.group, result.current, result.clip, result.actionness[:, -1],
+                result.binding[:, -1],
+            )  # fmt: skip
+            found.append([None if x is None else np.asarray(x)[: len(features) - first] for x in fields])
+        return VideoScores(
+            *(None if several[0] is None else np.concatenate(several) for several in zip(*found, strict=True))
+        )
+
+
+def open_scorer(experiment: Experiment, work: pathlib.Path, dtype: Any = None) -> Scorer:
+    """The scorer of a run from what training left in its work directory.
+
+    Raises:
+      VtjaxError: no tokenizer there, or an encoder that cannot be opened.
+    """
+    from vtjax.methods.ovoad.pipeline import compute_dtype
+
+    dtype = compute_dtype(experiment) if dtype is None else dtype
+    folder = work / "assets" / TOKENIZER
+    if not folder.is_dir():
+        raise VtjaxError(f"{folder}: missing; vtjax.train writes it at the start of the stage `train`")
+    encoder = open_encoder(experiment, work, dtype)
+    config = experiment.method
+    sizes = encoder.sizes if encoder is not None else encoder_sizes(config)
+    return Scorer(config, sizes, load_tokenizer(folder), encoder, dtype)
