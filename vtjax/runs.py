@@ -39,6 +39,18 @@ class Run:
         """The method's prediction; see its predict module for the options and what it returns."""
         return methods.module(self.experiment.name, "predict").predict(self, **options)
 
+    def stream(self, *arguments: Any, **options: Any) -> Any:
+        """Live scores of methods that have them; see methods/ovoad/stream.py for the options and what it returns.
+
+        Raises:
+          VtjaxError: the method scores nothing live.
+        """
+        name = self.experiment.name
+        live = [method for method in methods.names() if methods.has(method, "stream")]
+        if name not in live:
+            raise VtjaxError(f"{self.work}: {name!r} scores nothing live; methods that do: {', '.join(live)}")
+        return methods.module(name, "stream").open_stream(self, *arguments, **options)
+
 
 def load(work: pathlib.Path | str, which: str = "last", stage: str = "") -> Run:
     """Opens a work directory.

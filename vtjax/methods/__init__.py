@@ -8,11 +8,12 @@ pipeline.py  stages(experiment, work) -> ordered {name: build() -> Task}; abstra
              that change memory and speed and not what is learnt.
 evaluate.py  evaluate(run, ...) -> results
 predict.py   predict(run, ...) and command-line use
+stream.py    open_stream(run, ...), where a method scores live sources
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import pkgutil
 import types
 
@@ -33,6 +34,11 @@ def module(method: str, part: str) -> types.ModuleType:
     if method not in names():
         raise VtjaxError(f"config.name={method!r}: no such method; {nearest(method, names())}")
     return importlib.import_module(f"vtjax.methods.{method}.{part}")
+
+
+def has(method: str, part: str) -> bool:
+    """Whether a method has a module of this name."""
+    return importlib.util.find_spec(f"vtjax.methods.{method}.{part}") is not None
 
 
 def config_types(method: str) -> tuple[type, type]:

@@ -77,7 +77,7 @@ def frame_scores(
     else:
         # Classes that the clip as a whole is not among the nearest `top` of are out; then the softmax is taken twice.
         kept = whole >= _nth_largest(jnp.where(bank.valid, whole, -jnp.inf), fusion.top)
-        group = _softmax(_softmax(scale * own, bank.valid & kept), bank.valid)
+        group = _softmax(_softmax(scale * own, bank.valid[None] & kept), bank.valid)
         dots = jnp.einsum("bf,cf->bc", encoded.current, bank.current, precision=_HIGHEST)
         current = _softmax(dots, bank.valid)
     branches = [(fusion.group, group), (fusion.current, current)]

@@ -1,0 +1,97 @@
+"""What the method is measured against: zero-shot scores of the same frozen encoder, without training (ovoad.md 9, T1).
+
+single frame            CLIP-I, the current frame alone
+mean of 8 frames        CLIP-II on the neighbouring frames
+mean of the window      CLIP-II as its code has it, on the whole window
+cluster of the frame    CLIP-III: of the window's frames, those that k-means puts together with the current one
+
+Each in several forms, as the choice moves the figure: cosines, or probabilities at the encoder's own scale with or
+without the background among the classes; of means, embeddings or probabilities may be averaged. The form is chosen on
+the validation split, where there is one, in favour of the baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from vtjax.methods.ovoad.scores import Bank
+
+NEAR = 8
+_ROUNDS = 4  # of k-means; windows are small and two clusters settle at once
+
+Form = Callable[[np.ndarray], np.ndarray]
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+
+def forms(bank: Bank, classes: int, scale: float) -> dict[str, Form]:
+    """Name -> cosines [L, C] to scores [L, C]; C classes, the background first."""
+    background = np.asarray(bank.background)[:classes]
+
+    def softmax(cosines: np.ndarray, out: np.ndarray) -> np.ndarray:
+        logits = np.where(out, -np.inf, scale * cosines)
+        exact = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return exact / exact.sum(axis=-1, keepdims=True)
+
+    return {
+        "cosines": lambda cosines: cosines,
+        "softmax": lambda cosines: softmax(cosines, np.zeros(classes, bool)),
+        "softmax over actions": lambda cosines: softmax(cosines, background),
+    }
+
+
+def trailing_mean(rows: np.ndarray, count: int) -> np.ndarray:
+    """Mean of each row and the count - 1 before it, of as many as there are: [L, ...] -> the same, float64."""
+    sums = np.concatenate([np.zeros((1, *rows.shape[1:])), np.cumsum(rows, axis=0, dtype=np.float64)])
+    ends = np.arange(1, len(rows) + 1)
+    starts = np.maximum(ends - count, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts).reshape(-1, *(1,) * (rows.ndim - 1))
+
+
+def cluster_mean(embeddings: np.ndarray, window: int) -> np.ndarray:
+    """Mean of the window's frames in the current frame's cluster, [L, E] -> [L, E].
+
+    Two clusters by cosine, begun from the current frame and the one least like it; frames before the video are left
+    out.
+    """
+    out = np.empty(embeddings.shape, np.float64)
+    for row in range(len(embeddings)):
+        frames = embeddings[max(row - window + 1, 0) : row + 1].astype(np.float64)
+        centre = frames[-1]
+        other = frames[np.argmin(frames @ centre)]
+        for _ in range(_ROUNDS):
+            own = frames @ centre >= frames @ other
+            own[-1] = True
+            centre = unit(frames[own].mean(axis=0))
+            if own.all():
+                break
+            other = unit(frames[~own].mean(axis=0))
+        out[row] = centre
+    return out
+
+
+def zero_shot_scores(
+    features: np.ndarray, projection: np.ndarray, bank: Bank, classes: int, scale: float, window: int
+) -> dict[str, dict[str, np.ndarray]]:
+    """Baseline -> form -> scores float [L, C] of one video, features [L, D]."""
+    embeddings = unit(np.asarray(features, np.float32) @ projection)
+    texts = np.asarray(bank.clip)[:classes]
+    shapes = forms(bank, classes, scale)
+    scored = lambda rows: {name: form(unit(rows) @ texts.T) for name, form in shapes.items()}  # noqa: E731
+    found = {"zero-shot single frame": scored(embeddings)}
+    for name, count in ((f"zero-shot mean of {NEAR} frames", NEAR), ("zero-shot mean of the window", window)):
+        found[name] = {f"embeddings, {n}": s for n, s in scored(trailing_mean(embeddings, count)).items()}
+        for form in ("softmax", "softmax over actions"):
+            probabilities = found["zero-shot single frame"][form]
+            found[name][f"probabilities, {form}"] = trailing_mean(probabilities, count)
+    found["zero-shot cluster of the frame"] = scored(cluster_mean(embeddings, window))
+    return found
+
+
+def best_forms(figures: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """Baseline -> its form with the highest figure; the first of equals."""
+    return {name: max(by_form, key=lambda form: by_form[form]) for name, by_form in figures.items()}
