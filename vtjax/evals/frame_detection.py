@@ -51,7 +51,10 @@ class Detection:
             metrics={"mAP": _percent(table.ap[present].mean()), "mcAP": _percent(table.cap[present].mean())},
             items=table.frames,
             chance={"mAP": _percent(np.nanmean(table.chance)), "mcAP": 50.0},
-            interval={"mAP": _interval(draws(table.ap_draws)), "mcAP": _interval(draws(table.cap_draws))},
+            interval={
+                "mAP": interval(class_mean(table.ap_draws), table.ap[present].mean()),
+                "mcAP": interval(class_mean(table.cap_draws), table.cap[present].mean()),
+            },
             notes=tuple(notes),
         )
 
@@ -64,18 +67,21 @@ class Detection:
         ]
 
 
-def draws(values: np.ndarray) -> np.ndarray:
-    """Mean over the classes that a replicate has, [R, C] -> [R]; replicates without any are left out."""
-    some = values[~np.isnan(values).all(axis=1)]
-    return np.nanmean(some, axis=1)
+def class_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the classes that a replicate has, [R, C] -> [R]; nan where it has none."""
+    there = ~np.isnan(values)
+    count = there.sum(axis=1)
+    return np.where(count > 0, np.where(there, values, 0.0).sum(axis=1) / np.maximum(count, 1), np.nan)
 
 
 def _percent(value: float) -> float:
     return 100 * float(value)
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(values, [0.025, 0.975])
+def interval(replicates: np.ndarray, value: float) -> tuple[float, float]:
+    """95 % of the replicates, in percent; replicates that are nan are left out, without any it is the value itself."""
+    kept = replicates[~np.isnan(replicates)]
+    low, high = np.quantile(kept, [0.025, 0.975]) if len(kept) else (value, value)
     return _percent(low), _percent(high)
 
 
@@ -150,19 +156,22 @@ def base_to_novel(
             ap.append(found.table.ap[present].mean())
             cap.append(found.table.cap[present].mean())
             chance.append(found.table.chance[present].mean())
-            ap_draws.append(np.nanmean(found.table.ap_draws[:, present], axis=1))
-            cap_draws.append(np.nanmean(found.table.cap_draws[:, present], axis=1))
+            ap_draws.append(class_mean(found.table.ap_draws[:, present]))
+            cap_draws.append(class_mean(found.table.cap_draws[:, present]))
             items = found.table.frames
             notes = [*dict.fromkeys([*notes, *found.pool.notes])]
         spread = f"{len(lists)} splits, standard deviation of mAP {100 * np.std(ap):.2f}"
-        kept = draws(np.stack(ap_draws, axis=1)), draws(np.stack(cap_draws, axis=1))
+        spans = [
+            interval(class_mean(np.stack(replicates, axis=1)), float(np.mean(values)))
+            for replicates, values in ((ap_draws, ap), (cap_draws, cap))
+        ]
         results.append(
             Result(
                 protocol=f"detection/{found.protocol.name}/base-to-novel {kind}",
                 metrics={"mAP": _percent(np.mean(ap)), "mcAP": _percent(np.mean(cap))},
                 items=items,
                 chance={"mAP": _percent(np.mean(chance)), "mcAP": 50.0},
-                interval={"mAP": _interval(kept[0]), "mcAP": _interval(kept[1])},
+                interval=dict(zip(("mAP", "mcAP"), spans, strict=True)),
                 notes=(spread, *notes),
             )
         )

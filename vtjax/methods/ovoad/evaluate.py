@@ -21,7 +21,7 @@ import numpy as np
 
 from vtjax.data.video_records import FrameTargets
 from vtjax.errors import VtjaxError
-from vtjax.evals.frame_detection import Detection, detect, draws, grouped_results
+from vtjax.evals.frame_detection import Detection, class_mean, detect, grouped_results, interval
 from vtjax.evals.frame_protocols import PROTOCOLS
 from vtjax.evals.protocol import Result
 from vtjax.methods.ovoad import baselines, data, scores, task
@@ -114,9 +114,16 @@ def _model_scores(
 
 
 def score_videos(
-    scorer: Scorer, params: dict, videos: Sequence[data.FeatureVideo], classes: ClassSet, every: bool = True
+    scorer: Scorer,
+    params: dict,
+    videos: Sequence[data.FeatureVideo],
+    classes: ClassSet,
+    every: bool = True,
+    targets: dict[str, FrameTargets] | None = None,
 ) -> Scored:
     """Every frame of every video by the model and, with `every`, by its branches' other fusions.
+
+    targets: by video, where they are not the videos' own parts.
 
     Raises VtjaxError: no video.
     """
@@ -129,7 +136,8 @@ def score_videos(
         fused, extras[video.key] = _model_scores(scorer, params, bank, video, len(classes), every)
         for name, table in fused.items():
             systems.setdefault(name, {})[video.key] = table
-    return Scored(list(videos), classes, frame_targets(videos, classes), systems, extras)
+    targets = frame_targets(videos, classes) if targets is None else targets
+    return Scored(list(videos), classes, targets, systems, extras)
 
 
 def zero_shot_systems(
@@ -172,17 +180,18 @@ def gain(model: Detection, other: Detection, name: str, group: Sequence[str] | N
     places = [model.table.names.index(n) for n in names]
     ours, theirs = model.table.take(places), other.table.take(places)
     present = ours.positives > 0
-    metrics, interval = {}, {}
+    metrics, intervals = {}, {}
     for metric, value, replicates in (("mAP", "ap", "ap_draws"), ("mcAP", "cap", "cap_draws")):
-        metrics[f"{metric} gain"] = 100 * float((getattr(ours, value) - getattr(theirs, value))[present].mean())
-        gap = draws(getattr(ours, replicates) - getattr(theirs, replicates))
-        interval[f"{metric} gain"] = tuple(100 * float(q) for q in np.quantile(gap, [0.025, 0.975]))
+        difference = float((getattr(ours, value) - getattr(theirs, value))[present].mean())
+        metrics[f"{metric} gain"] = 100 * difference
+        gaps = class_mean(getattr(ours, replicates) - getattr(theirs, replicates))
+        intervals[f"{metric} gain"] = interval(gaps, difference)
     return Result(
         protocol=f"gain/{model.protocol.name}/over {name}/{words}",
         metrics=metrics,
         items=ours.frames,
         chance=dict.fromkeys(metrics, 0.0),
-        interval=interval,
+        interval=intervals,
         notes=("points of the model above the baseline; 0 is no gain",),
     )
 

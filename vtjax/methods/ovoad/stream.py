@@ -124,7 +124,8 @@ class LiveScorer:
         rates = list(fps) if isinstance(fps, Sequence) else [fps] * streams
         if len(rates) != streams:
             raise VtjaxError(f"{len(rates)} rates for {streams} streams; one each, or one number for all")
-        self.scorer, self.params, self.streams = scorer, params, streams
+        # Placed once: arrays of the host would be copied at every step.
+        self.scorer, self.params, self.streams = scorer, jax.device_put(params), streams
         self.config = scorer.config
         self.rate = self.config.data.fps
         self.window, self.width = window_of(self.config.model), self.config.model.width
@@ -133,7 +134,10 @@ class LiveScorer:
         self._steps = [0] * streams
         self._state = empty_state(streams, self.window, self.width)
         self._advance = jax.jit(advance)
-        self._encode = None if scorer.encoder is None else jax.jit(scorer.encoder.apply)
+        self._encode, self._vision = None, None
+        if scorer.encoder is not None:
+            self._encode = jax.jit(scorer.encoder.apply)
+            self._vision = jax.device_put(scorer.encoder.params["vision"])
         self._capacity = capacity
         self.set_classes(classes)
 
@@ -253,7 +257,7 @@ class LiveScorer:
             pixels = np.zeros((self.streams, encoder.image_size, encoder.image_size, 3), np.uint8)
             for number, frame in pictures:
                 pixels[number] = encoder.pixels(np.asarray(frame))
-            encoded = np.asarray(self._encode(encoder.params["vision"], pixels))
+            encoded = np.asarray(self._encode(self._vision, pixels))
             for number, _ in pictures:
                 out[number] = encoded[number]
         for number, tick in picked:

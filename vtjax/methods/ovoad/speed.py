@@ -1,0 +1,134 @@
+"""Speed of live scoring with random weights: python -m vtjax.methods.ovoad.speed [--streams=1] [--dtype=float32]
+
+Published sizes: the paper's model, and CLIP ViT-B/16 where frames rather than features go in. What is timed is the
+whole of `LiveScorer.push_all`: checks, resampling, encoder, window, scores of all classes, and their way back to numpy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from vtjax import mains
+
+flags.DEFINE_integer("streams", 1, "Streams that are scored together.", lower_bound=1)
+flags.DEFINE_integer("steps", 30, "Steps to time, after three that are not.", lower_bound=1)
+flags.DEFINE_integer("classes", 20, "Classes, besides the background.", lower_bound=1)
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of matmul inputs.")
+flags.DEFINE_string("preset", "ViT-B/16", "Encoder of frames.")
+flags.DEFINE_enum("dntr", "decoder", ["decoder", "encoder_xattn"], "The paper's model, or the released code's.")
+flags.DEFINE_bool("frames", True, "Also from frames, with the encoder in the loop.")
+flags.DEFINE_string("json", "", "File to write the figures to.")
+
+
+def random_weights(function: Any, seed: int = 0) -> Any:
+    """Normal numbers of the shapes that `function` returns; nothing is compiled."""
+    import jax
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    draw = lambda x: (0.02 * rng.standard_normal(x.shape, np.float32)).astype(np.float32)  # noqa: E731
+    return jax.tree.map(draw, jax.eval_shape(function))
+
+
+def random_model(dtype: str = "float32", preset: str = "ViT-B/16", dntr: str = "decoder") -> tuple[Any, dict]:
+    """(Scorer with an encoder, parameters), random, of published sizes."""
+    import jax
+    import jax.numpy as jnp
+
+    from vtjax.data.image import ImageTransform
+    from vtjax.methods.clip.encoder import Encoder
+    from vtjax.methods.ovoad import task
+    from vtjax.methods.ovoad.config import OvoadConfig
+    from vtjax.methods.ovoad.embed import Scorer
+    from vtjax.methods.ovoad.encoder import FrameEncoder
+    from vtjax.nn.clip import Clip, clip_config
+    from vtjax.text.tokenizer import WordTokenizer
+
+    sizes = clip_config(preset)
+    config = OvoadConfig()
+    config = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, width=sizes.vision.width, dntr=dntr)
+    )
+    kind = jnp.dtype(dtype)
+    tokenizer = WordTokenizer.from_texts(["a photo of action class background"], oov_buckets=64)
+    spec = task.example_spec(config, sizes)
+    batch = {name: jnp.zeros((1, *s.shape), s.dtype) for name, s in spec.items()}
+    params = random_weights(lambda: task.init(config, sizes, jax.random.key(0), batch, kind))
+    pixels = jnp.zeros((1, sizes.vision.image_size, sizes.vision.image_size, 3))
+    ids = jnp.zeros((1, sizes.text.context_length), jnp.int32)
+    towers = random_weights(lambda: Clip(sizes).init(jax.random.key(0), pixels, ids)["params"])
+    image = ImageTransform(sizes.vision.image_size, "squash")
+    encoder = FrameEncoder(Encoder(sizes, towers, tokenizer, image, kind), config.encoder.feature)
+    return Scorer(config, sizes, tokenizer, encoder, kind), params
+
+
+def time_steps(live: Any, make: Any, steps: int) -> dict[str, float]:
+    """Seconds of steps: median, and steps per second of each stream over all of them. make: () -> one item a stream."""
+    times = []
+    for _ in range(steps + 3):
+        items = make()
+        began = time.perf_counter()
+        found = live.push_all(items)
+        times.append(time.perf_counter() - began)
+        assert len(found) == live.streams
+    times = times[3:]
+    rate = {"steps_per_second": steps / sum(times)}
+    return rate | {"median_seconds": statistics.median(times), "best_seconds": min(times)}
+
+
+def measure(
+    streams: int, steps: int, classes: int, dtype: str, preset: str, dntr: str, frames: bool
+) -> dict[str, Any]:
+    """The figures; rates are steps a second of every stream."""
+    import jax
+    import numpy as np
+
+    from vtjax.methods.ovoad.stream import LiveScorer
+
+    scorer, params = random_model(dtype, preset, dntr)
+    rng = np.random.default_rng(0)
+    rate, width = scorer.config.data.fps, scorer.config.model.width
+    live = LiveScorer(scorer, params, [f"class {i}" for i in range(classes)], streams=streams, fps=rate)
+    rows = lambda: [rng.standard_normal(width).astype(np.float32) for _ in range(streams)]  # noqa: E731
+    figures: dict[str, Any] = {
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {os.cpu_count()} CPUs",
+        "streams": streams,
+        "dtype": dtype,
+        "dntr": dntr,
+        "parameters": sum(x.size for name, tree in params.items() if name != "text" for x in jax.tree.leaves(tree)),
+        "from features": time_steps(live, rows, steps),
+    }
+    if frames:
+        pictures = lambda: [rng.integers(0, 256, (360, 640, 3), np.uint8) for _ in range(streams)]  # noqa: E731
+        live.reset()
+        figures[f"from frames of 640x360, {preset} in the loop"] = time_steps(live, pictures, steps)
+    figures["load of the machine"] = os.getloadavg()[0]
+    return figures
+
+
+def speed(_: Sequence[str]) -> int:
+    f = flags.FLAGS
+    figures = measure(f.streams, f.steps, f.classes, f.dtype, f.preset, f.dntr, f.frames)
+    for name, value in figures.items():
+        print(f"{name}: {value}")
+    if f.json:
+        from vtjax.files import write_atomically
+
+        write_atomically(f.json, json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+def main() -> None:
+    mains.run(speed)
+
+
+if __name__ == "__main__":
+    main()
