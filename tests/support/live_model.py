@@ -55,27 +55,29 @@ def random_tree(function, *shapes, seed=0):
     return jax.tree_util.tree_map_with_path(leaf, jax.eval_shape(function, *shapes))
 
 
-def small_encoder(seed=1) -> FrameEncoder:
+def small_encoder(seed=1, dtype=jnp.float32) -> FrameEncoder:
     tower = Clip(SIZES)
     ids = jnp.zeros((1, SIZES.text.context_length), jnp.int32)
     pixels = jnp.zeros((1, 32, 32, 3), jnp.float32)
     params = random_tree(lambda: tower.init(jax.random.key(0), pixels, ids)["params"], seed=seed)
     params["logit_scale"] = np.float32(2.0)
-    return FrameEncoder(Encoder(SIZES, params, tokenizer(), ImageTransform(32)))
+    return FrameEncoder(Encoder(SIZES, params, tokenizer(), ImageTransform(32), dtype))
 
 
 def tokenizer() -> WordTokenizer:
     return WordTokenizer.from_texts([" ".join(WORDS)])
 
 
-def small_scorer(config: OvoadConfig | None = None, encoder: bool = True) -> tuple[Scorer, dict]:
+def small_scorer(
+    config: OvoadConfig | None = None, encoder: bool = True, dtype=jnp.float32
+) -> tuple[Scorer, dict]:
     """(scorer, its parameters)."""
     config = small_config() if config is None else config
     spec = task.example_spec(config, SIZES)
     batch = {name: jnp.zeros((1, *s.shape), s.dtype) for name, s in spec.items()}
     params = random_tree(lambda: task.init(config, SIZES, jax.random.key(1), batch), seed=2)
     params["logit_scale"] = np.float32(1.5)
-    return Scorer(config, SIZES, tokenizer(), small_encoder() if encoder else None), params
+    return Scorer(config, SIZES, tokenizer(), small_encoder(dtype=dtype) if encoder else None, dtype), params
 
 
 def features(length: int, seed: int = 0, width: int = WIDTH) -> np.ndarray:

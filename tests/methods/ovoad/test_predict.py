@@ -29,7 +29,7 @@ def model():
 def run(model, tmp_path, monkeypatch):
     """A run whose scorer is the small random model."""
     scorer, params = model
-    monkeypatch.setattr("vtjax.methods.ovoad.embed.open_scorer", lambda experiment, work: scorer)
+    monkeypatch.setattr("vtjax.methods.ovoad.embed.open_scorer", lambda experiment, work, dtype=None: scorer)
     experiment = Experiment(name="ovoad", method=scorer.config)
     return types.SimpleNamespace(experiment=experiment, work=tmp_path / "run", params=params)
 

@@ -1,12 +1,15 @@
 """Live scores against windowed ones, what comes later, how many streams there are, class lists, and wrong use."""
 
+import jax
+import jax.numpy as jnp
 import live_model as small
 import numpy as np
 import pytest
 
 from vtjax.errors import VtjaxError
 from vtjax.methods.ovoad.classes import named_classes
-from vtjax.methods.ovoad.stream import LiveScorer
+from vtjax.methods.ovoad.data import window_at
+from vtjax.methods.ovoad.stream import LiveScorer, placed
 
 CLASSES = ["cut", "pour", "open"]
 FIELDS = ("scores", "group", "current", "clip")
@@ -133,6 +136,27 @@ def test_padding_of_the_class_list_changes_nothing(model):
     np.testing.assert_allclose(table(played(model, rows, capacity=128)), table(played(model, rows)), atol=1e-6)
     live = LiveScorer(*model, [f"class {i}" for i in range(70)], fps=4.0)
     assert live.push(rows[0])[0].scores.shape == (71,)
+
+
+@pytest.mark.parametrize("dntr", ["decoder", "encoder_xattn"])
+def test_weights_kept_in_bfloat16_are_what_the_modules_make_of_them(dntr):
+    """Bit for bit: only matrices that the modules convert themselves are converted beforehand."""
+    config = small.small_config(model__dntr=dntr, fusion__clip=0.5)
+    scorer, params = small.small_scorer(config, dtype=jnp.bfloat16)
+    kept = placed(params, jnp.bfloat16)
+    kinds = {str(x.dtype) for x in jax.tree.leaves(kept)}
+    assert kinds == {"bfloat16", "float32"} and kept["current_projection"]["kernel"].dtype == "float32"
+    classes = named_classes(CLASSES, config)
+    pairs = [window_at(small.features(20), t, scorer.window) for t in range(20)]
+    batch = np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
+    for weights in (params, kept):
+        bank = scorer.bank(weights, classes)
+        result = jax.device_get((bank.joint, bank.current, scorer.windows(weights, *batch, bank)))
+        first = result if weights is params else first
+    jax.tree.map(np.testing.assert_array_equal, first, result)
+    frames = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    own, encode = scorer.encoder.params["vision"], jax.jit(scorer.encoder.apply)
+    np.testing.assert_array_equal(encode(own, frames), encode(placed(own, jnp.bfloat16), frames))
 
 
 def test_reset_and_finish_begin_anew(model):

@@ -27,6 +27,7 @@ from vtjax.methods.ovoad.config import window_of
 from vtjax.methods.ovoad.resample import Resampler, Tick
 from vtjax.methods.ovoad.sources import Source
 
+_FLOAT32 = {"current_projection"}  # multiplied in float32 whatever the type of the others
 CAPACITY = 32  # classes that a stream has room for at least; more where the list is longer
 
 
@@ -60,6 +61,20 @@ def advance(state: StreamState, new: jax.Array, active: jax.Array, fresh: jax.Ar
     filled = jnp.where(begins, 1, jnp.minimum(state.filled + 1, window))
     features = jnp.where(active[:, None, None], moved, state.features)
     return StreamState(features, jnp.where(active, filled, state.filled).astype(jnp.int32))
+
+
+def placed(params: dict, dtype: Any) -> dict:
+    """The parameters on the device, once for all steps, with matrices in the type that they are multiplied in.
+
+    The modules would convert them to the same at every step, which for one stream takes longer than the products.
+    """
+
+    def cast(path: tuple, leaf: Any) -> Any:
+        names = [str(getattr(key, "key", key)) for key in path]
+        matrix = names[-1] == "kernel" and not set(names) & _FLOAT32
+        return jnp.asarray(leaf, dtype if matrix else None)
+
+    return jax.tree_util.tree_map_with_path(cast, params)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +139,8 @@ class LiveScorer:
         rates = list(fps) if isinstance(fps, Sequence) else [fps] * streams
         if len(rates) != streams:
             raise VtjaxError(f"{len(rates)} rates for {streams} streams; one each, or one number for all")
-        # Placed once: arrays of the host would be copied at every step.
-        self.scorer, self.params, self.streams = scorer, jax.device_put(params), streams
+        self.scorer, self.streams = scorer, streams
+        self.params = placed(params, scorer.dtype)
         self.config = scorer.config
         self.rate = self.config.data.fps
         self.window, self.width = window_of(self.config.model), self.config.model.width
@@ -137,7 +152,7 @@ class LiveScorer:
         self._encode, self._vision = None, None
         if scorer.encoder is not None:
             self._encode = jax.jit(scorer.encoder.apply)
-            self._vision = jax.device_put(scorer.encoder.params["vision"])
+            self._vision = placed(scorer.encoder.params["vision"], scorer.encoder.encoder.dtype)
         self._capacity = capacity
         self.set_classes(classes)
 
@@ -300,13 +315,17 @@ class LiveScorer:
         return out
 
 
-def open_stream(run: Any, classes: Sequence[str] | ClassSet | None = None, **options: Any) -> LiveScorer:
-    """`run.stream(...)`: live streams of a trained run. classes: default those of its data; options as LiveScorer's.
+def open_stream(
+    run: Any, classes: Sequence[str] | ClassSet | None = None, *, dtype: Any = None, **options: Any
+) -> LiveScorer:
+    """`run.stream(...)`: live streams of a trained run. classes: default those of its data. dtype: of matmul inputs,
+    default that of the run's precision; "bfloat16" is about twice as fast on processors that have it. options: as
+    LiveScorer's.
 
     Raises VtjaxError: no checkpoint, or settings that cannot work.
     """
     from vtjax.methods.ovoad.embed import open_scorer
     from vtjax.methods.ovoad.predict import own_classes
 
-    scorer = open_scorer(run.experiment, run.work)
+    scorer = open_scorer(run.experiment, run.work, None if dtype is None else jnp.dtype(dtype))
     return LiveScorer(scorer, run.params, own_classes(run) if classes is None else classes, **options)
