@@ -113,7 +113,7 @@ def test_the_form_of_a_baseline_is_the_best_on_other_videos(model):
             table = np.concatenate([tables[v.key] for v in other])
             figures[form] = np.mean([average_precision(table[:, c], truth[:, c], ties="grouped") for c in (1, 2, 3)])
         assert figures[chosen[name]] == max(figures.values())
-    assert len(systems["zero-shot mean of 8 frames"]) == 5
+    assert len(systems["zero-shot mean of 8 frames"]) == 6
 
 
 def softmax(row):
@@ -138,6 +138,7 @@ def test_zero_shot_scores_against_loops(model):
             probabilities = np.mean([softmax([encoder.scale * float(f @ c) for c in texts]) for f in frames], axis=0)
             np.testing.assert_allclose(found[name]["probabilities, softmax"][t], probabilities, atol=1e-5)
         one = found["zero-shot single frame"]
+        np.testing.assert_allclose(one["centred cosines"][t], single - np.mean(single), atol=1e-5)
         np.testing.assert_allclose(one["cosines"][t], single, atol=1e-5)
         np.testing.assert_allclose(one["softmax"][t], softmax([encoder.scale * s for s in single]), atol=1e-5)
         over = softmax([encoder.scale * s for s in single[1:]])
@@ -190,7 +191,7 @@ def run(model, tmp_path, monkeypatch):
 def test_a_run_is_evaluated_and_reported(run):
     results = evaluate.evaluate(run)
     single = next(r for r in results if r.protocol == "detection/lstr/zero-shot single frame/all classes")
-    assert "the best of 3 forms on val" in single.notes[-1]
+    assert "the best of 4 forms on val" in single.notes[-1]
     page = PageReader(training_report(run, results).read_text())
     sections = ("Live", "The model by every protocol", "Against the encoder alone", "Class by class", "How early")
     for word in (*sections, "held-out"):

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import threading
 import types
 
 import live_model as small
@@ -91,15 +93,12 @@ def test_a_pipe_gives_what_the_file_gives(model, frames, tmp_path):
     clip_of(str(tmp_path / "clip.mkv"), frames, 24, "matroska")
     scorer, params = model
 
-    class Pipe(io.BytesIO):
-        def seek(self, *_):
-            raise OSError("a pipe")
-
+    end, begin = os.pipe()
+    content = (tmp_path / "clip.mkv").read_bytes()
+    writer = threading.Thread(target=lambda: (os.fdopen(begin, "wb").write(content)), daemon=True)
+    writer.start()
     tables = []
-    for source in (
-        sources.PipeSource(Pipe((tmp_path / "clip.mkv").read_bytes())),
-        sources.FileSource(tmp_path / "clip.mkv"),
-    ):
+    for source in (sources.PipeSource(os.fdopen(end, "rb")), sources.FileSource(tmp_path / "clip.mkv")):
         live = LiveScorer(scorer, params, CLASSES)
         tables.append(np.stack([s.scores for s in live.run(source)]))
     count = min(map(len, tables))
@@ -148,6 +147,21 @@ def test_the_keyboard_ends_a_live_source_and_keeps_what_came(model):
     Interrupted.live = False
     with pytest.raises(KeyboardInterrupt):
         predict.record(live, Interrupted())
+
+
+def test_a_camera_that_is_faster_than_the_machine_is_told(model, monkeypatch):
+    class Camera(sources.FeatureSource):
+        paced = True
+
+        def __init__(self):
+            self.name, self.fps, self.features = "camera 0", 4.0, small.features(20)
+
+    clock = iter(range(1000))
+    monkeypatch.setattr(predict.time, "monotonic", lambda: float(next(clock)))
+    found = predict.record(LiveScorer(*model, CLASSES), Camera())
+    assert found.notes == ["Scoring was slower than the source, and 15 s behind it at the end."]
+    Camera.paced = False
+    assert predict.record(LiveScorer(*model, CLASSES), Camera()).notes == []
 
 
 class Gap(sources.Source):

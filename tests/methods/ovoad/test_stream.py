@@ -219,6 +219,22 @@ def test_wrong_use_is_told(model):
     assert live.classes == ("background", *CLASSES), "a refused list leaves the old one"
 
 
+def test_a_frame_at_fault_leaves_the_other_streams_as_they_were(model):
+    """Nothing is taken from any stream, so that the same call can be made again without it."""
+    rows = small.features(12)
+    live = LiveScorer(*model, CLASSES, streams=2, start=0.0)
+    found = []
+    for i, row in enumerate(rows):
+        if i == 6:
+            for bad, when in ((np.zeros(3, np.float32), 1.5), (row, 0.1)):
+                with pytest.raises(VtjaxError):
+                    live.push_all([row, bad], [i / 4, when])
+        found += [s for s in live.push_all([row, row], [i / 4, i / 4]) if s.stream == 0]
+    alone = LiveScorer(*model, CLASSES, start=0.0)
+    expected = [s for i, row in enumerate(rows) for s in alone.push(row, i / 4)]
+    np.testing.assert_allclose(table(found), table(expected), atol=1e-5)
+
+
 def test_frames_need_an_encoder():
     model = small.small_scorer(encoder=False)
     live = LiveScorer(*model, CLASSES, fps=4.0)

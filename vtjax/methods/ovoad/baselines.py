@@ -5,8 +5,9 @@ mean of 8 frames        CLIP-II on the neighbouring frames
 mean of the window      CLIP-II as its code has it, on the whole window
 cluster of the frame    CLIP-III: of the window's frames, those that k-means puts together with the current one
 
-Each in several forms, as the choice moves the figure: cosines, or probabilities at the encoder's own scale with or
-without the background among the classes; of means, embeddings or probabilities may be averaged. The form is chosen on
+Each in several forms, as the choice moves the figure: cosines, cosines less a frame's mean over classes, or
+probabilities at the encoder's own scale with or without the background among the classes; of means, embeddings or
+probabilities may be averaged. The form is chosen on
 the validation split, where there is one, in favour of the baseline.
 """
 
@@ -39,6 +40,7 @@ def forms(bank: Bank, classes: int, scale: float) -> dict[str, Form]:
 
     return {
         "cosines": lambda cosines: cosines,
+        "centred cosines": lambda cosines: cosines - cosines.mean(axis=-1, keepdims=True),
         "softmax": lambda cosines: softmax(cosines, np.zeros(classes, bool)),
         "softmax over actions": lambda cosines: softmax(cosines, background),
     }

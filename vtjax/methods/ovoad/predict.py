@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from vtjax.methods.ovoad.sources import Source, open_source
 from vtjax.methods.ovoad.stream import FrameScore, LiveScorer, open_stream
 from vtjax.report.timeline import small_picture
 
+LAG = 5.0  # seconds behind a camera that are told
 EVERY = 2.0  # seconds between pictures that are kept for the report
 
 
@@ -139,10 +141,11 @@ def record(
     Raises VtjaxError: a frame at fault, or a source that ends before the first step.
     """  # fmt: skip
     found = Recording(source.name, live.classes, [], [], list(notes))
-    steps = live.run(source)
+    steps, began, lag = live.run(source), time.monotonic(), 0.0
     try:
         for score in steps:
             _keep(found, score)
+            lag = time.monotonic() - began - (score.time - found.steps[0].time)
             if each is not None:
                 each(found.steps[-1])
             if seconds and score.time - found.steps[0].time >= seconds:
@@ -155,6 +158,8 @@ def record(
         steps.close()
     if not found.steps:
         raise VtjaxError(f"{source.name}: ends before a single frame was scored")
+    if source.paced and lag > LAG:
+        found.notes.append(f"Scoring was slower than the source, and {lag:.0f} s behind it at the end.")
     gaps = int((np.diff(found.times) > MAX_GAP).sum())
     if gaps:
         found.notes.append(f"{gaps} gaps of more than {MAX_GAP:g} s; the stream began anew after each.")

@@ -53,8 +53,8 @@ class Resampler:
     def _passes(self) -> bool:
         return self.fps is not None and abs(self.fps - self.rate) < 1e-9
 
-    def push(self, item: Any, time: float | None = None) -> list[Tick]:
-        """The steps that this item makes ready, in order; often none, several where the source is slower than the rate.
+    def check(self, time: float | None) -> None:
+        """Whether the next item can have this time.
 
         Raises VtjaxError: no time and no fps, a time that is not finite or that goes back.
         """
@@ -63,12 +63,24 @@ class Resampler:
                 raise VtjaxError(
                     "the frame rate is unknown: give the source's fps once, or with every frame its time in seconds"
                 )
-            if self._passes:
-                return [self._tick(self._time(self._advance()), item, None)]
-            time = (self._start or 0.0) + self._count / self.fps
-        time = float(time)
+            return
         if not math.isfinite(time):
             raise VtjaxError(f"frame {self._count}: its time is {time}, a number of seconds is expected")
+        if self._last is not None and time < self._last[0]:
+            raise VtjaxError(
+                f"frame {self._count} is at {time:.3f} s, after one at {self._last[0]:.3f} s: times must not go back; "
+                "reset the stream where a source begins again"
+            )
+
+    def push(self, item: Any, time: float | None = None) -> list[Tick]:
+        """The steps that this item makes ready, in order; often none, several where the source is slower than the rate.
+
+        Raises VtjaxError as `check`; nothing has changed then.
+        """
+        self.check(time)
+        if time is None and self._passes:
+            return [self._tick(self._time(self._advance()), item, None)]
+        time = (self._start or 0.0) + self._count / self.fps if time is None else float(time)
         self._count += 1
         if self._origin is None:
             self._origin = time
@@ -76,11 +88,6 @@ class Resampler:
             self._last = (time, item)
             return self._ready(time, item)
         before = self._last[0]
-        if time < before:
-            raise VtjaxError(
-                f"frame {self._count - 1} is at {time:.3f} s, after one at {before:.3f} s: times must not go back; "
-                "reset the stream where a source begins again"
-            )
         if time - before > self.max_gap:
             ticks = self._rest(before + min(self._last_gap, 1 / self.rate) / 2)
             self._origin, self._step, self._fresh = time, 0, True

@@ -29,7 +29,8 @@ class Source:
     name = ""
     fps: float | None = None
     end: float | None = None
-    live = False
+    live = False  # ends when it is stopped
+    paced = False  # goes on while it is not read
 
     def __iter__(self) -> Iterator[tuple[float | None, np.ndarray]]:
         """Once through the source."""
@@ -99,7 +100,7 @@ class CameraSource(_Decoded):
     """A camera. number: /dev/video<number> on Linux, the system's own counting elsewhere. size: (height, width) asked
     for. Raises VideoError: there is none, or it is in use."""
 
-    live = True
+    live = paced = True
 
     def __init__(self, number: int = 0, size: tuple[int, int] | None = None):
         import av

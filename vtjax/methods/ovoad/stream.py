@@ -199,19 +199,17 @@ class LiveScorer:
     ) -> list[FrameScore]:
         """One item of every stream, None where there is none; their steps are computed together.
 
-        Raises VtjaxError as `push`. Streams before the one at fault have taken their items.
+        Raises VtjaxError as `push`; no stream has taken its item then.
         """
         times = [None] * self.streams if times is None else times
         if len(items) != self.streams or len(times) != self.streams:
             raise VtjaxError(f"{len(items)} items and {len(times)} times for {self.streams} streams; None for none")
-        queues: list[list[Tick]] = []
-        for number, (item, time) in enumerate(zip(items, times, strict=True)):
-            if item is None:
-                queues.append([])
-                continue
-            self._check(item, number)
-            queues.append(self._resamplers[number].push(item, time))
-        return self._drain(queues)
+        pairs = list(enumerate(zip(items, times, strict=True)))
+        for number, (item, time) in pairs:
+            if item is not None:
+                self._check(item, number)
+                self._resamplers[number].check(time)
+        return self._drain([[] if item is None else self._resamplers[n].push(item, time) for n, (item, time) in pairs])
 
     def finish(self, end: float | None = None) -> list[FrameScore]:
         """Scores of the moments that are left before `end` (default: half a frame after the last); streams begin anew
