@@ -26,3 +26,24 @@ def walker():
         return joints
 
     return build
+
+
+@pytest.fixture
+def make():
+    """Timelines of four classes, one of them true for a while; changes replace fields."""
+    from vtjax.report.timeline import Timeline
+
+    def build(steps=40, names=("background", "cut", "pour <a>", "stir"), seed=0, **changes):
+        rng = np.random.default_rng(seed)
+        truth = np.zeros((steps, len(names)), int)
+        truth[:, 0] = 1
+        truth[10:20, 1], truth[10:20, 0] = 1, 0
+        fields = dict(
+            times=(np.arange(steps) + 0.5) / 4, names=names, scores=rng.random((steps, len(names))), truth=truth,
+            groups=np.repeat([0, 1], -(-steps // 2))[:steps], meanings=["cut"] * steps, mask=rng.random(steps),
+            pictures=[(0.125, np.full((54, 72, 3), 200, np.uint8)), (6.125, np.zeros((216, 288, 3), np.uint8))],
+            held_out=("stir",),
+        )  # fmt: skip
+        return Timeline(**{**fields, **changes})
+
+    return build

@@ -9,24 +9,10 @@ import pytest
 from PIL import Image
 
 from vtjax.errors import VtjaxError
-from vtjax.report.timeline import LANES, STEPS, Timeline, chosen_lanes, draw_timeline, jpeg, small_picture
+from vtjax.report.timeline import LANES, STEPS, chosen_lanes, draw_timeline, jpeg, small_picture
 
 
-def make(steps=40, names=("background", "cut", "pour <a>", "stir"), seed=0, **changes):
-    rng = np.random.default_rng(seed)
-    truth = np.zeros((steps, len(names)), int)
-    truth[:, 0] = 1
-    truth[10:20, 1], truth[10:20, 0] = 1, 0
-    fields = dict(
-        times=(np.arange(steps) + 0.5) / 4, names=names, scores=rng.random((steps, len(names))), truth=truth,
-        groups=np.repeat([0, 1], -(-steps // 2))[:steps], meanings=["cut"] * steps, mask=rng.random(steps),
-        pictures=[(0.125, np.full((54, 72, 3), 200, np.uint8)), (6.125, np.zeros((216, 288, 3), np.uint8))],
-        held_out=("stir",),
-    )  # fmt: skip
-    return Timeline(**{**fields, **changes})
-
-
-def test_everything_is_drawn_and_escaped(read_page):
+def test_everything_is_drawn_and_escaped(make, read_page):
     drawing = draw_timeline(make())
     page = read_page(drawing)
     assert page.tags.count("svg") == 1 and page.tags.count("image") == 2
@@ -36,13 +22,13 @@ def test_everything_is_drawn_and_escaped(read_page):
     assert page.tags.count("polyline") == 4  # three lanes and the mask; the background has none
 
 
-def test_only_what_is_given_is_drawn(read_page):
+def test_only_what_is_given_is_drawn(make, read_page):
     page = read_page(draw_timeline(make(truth=None, groups=None, meanings=None, mask=None, pictures=())))
     assert "mask" not in page.text and "group" not in page.text and "truth" not in page.text
     assert page.tags.count("polyline") == 3 and "image" not in page.tags
 
 
-def test_the_truth_stands_where_it_is():
+def test_the_truth_stands_where_it_is(make):
     """The bar under a lane spans the frames that show the class, on the same axis as the seconds beneath."""
     drawing = draw_timeline(make())
     left, width = map(float, re.search(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)" height="4"', drawing).groups())
@@ -52,7 +38,7 @@ def test_the_truth_stands_where_it_is():
     assert width == pytest.approx(2.5 * per_second, abs=0.2)
 
 
-def test_long_streams_are_wrapped_then_drawn_coarser(read_page):
+def test_long_streams_are_wrapped_then_drawn_coarser(make, read_page):
     wrapped = read_page(draw_timeline(make(2 * STEPS + 5)))
     assert wrapped.tags.count("svg") == 3 and "highest of" not in wrapped.text
     coarse = read_page(draw_timeline(make(20 * STEPS)))
@@ -64,7 +50,7 @@ def test_long_streams_are_wrapped_then_drawn_coarser(read_page):
     assert len(set(heights)) == 4  # the floors of three lanes, and the spike
 
 
-def test_lanes_are_the_classes_shown_then_the_highest():
+def test_lanes_are_the_classes_shown_then_the_highest(make):
     names = ("background", *(f"c{i}" for i in range(20)))
     scores = np.zeros((8, 21))
     scores[3, 5:20] = np.arange(15)
@@ -76,7 +62,7 @@ def test_lanes_are_the_classes_shown_then_the_highest():
     assert "8 classes that are not shown" in draw_timeline(make(8, names, scores=scores, truth=truth))
 
 
-def test_flat_scores_and_one_step(read_page):
+def test_flat_scores_and_one_step(make, read_page):
     read_page(draw_timeline(make(scores=np.zeros((40, 4)))))
     read_page(draw_timeline(make(1, pictures=())))
 
@@ -97,6 +83,6 @@ def test_pictures_are_small_jpegs():
         ({"times": np.zeros(40)}, "rising times"),
     ],
 )
-def test_wrong_use(changes, message):
+def test_wrong_use(make, changes, message):
     with pytest.raises(VtjaxError, match=message):
         make(**changes)

@@ -115,8 +115,8 @@ figcaption{font-size:.86rem;color:var(--muted);margin-top:6px}
 footer{font-size:.8rem;color:var(--muted);padding-top:34px;padding-bottom:44px}
 @media (max-width:640px){header,main,footer{padding-left:16px;padding-right:16px}.motion .play{display:none}
  .order{flex-wrap:wrap}.order .events{order:3;flex-basis:100%}}
-@media (prefers-reduced-motion:reduce){.motion .play{display:none}}
-@media print{body{font-size:10.5pt;background:#fff}nav,.motion .play{display:none}header{padding-top:0}
+@media (prefers-reduced-motion:reduce){.motion .play,.replay{display:none}}
+@media print{body{font-size:10.5pt;background:#fff}nav,.motion .play,.replay{display:none}header{padding-top:0}
  section{padding-top:22px}h2,h3{break-after:avoid}tr,figure{break-inside:avoid}.scroll{overflow:visible}
  .card,.tiles div{border-color:#ccc}
  *{-webkit-print-color-adjust:exact;print-color-adjust:exact}}

@@ -66,7 +66,7 @@ def test_a_file_is_scored_as_its_grid_of_frames(run, model, frames, tmp_path):
     expected = np.stack([s.scores for row in encoded for s in live.push(row)])
     np.testing.assert_allclose(found.scores, expected, atol=1e-5)
     assert found.classes == ("background", *CLASSES) and "mean nothing" in found.notes[0]
-    assert [t for t, _ in found.pictures] == [0.125, 2.125] and found.pictures[0][1].shape == (64, 96, 3)
+    assert [t for t, _ in found.pictures] == [0.125, 1.125, 2.125, 3.125] and found.pictures[0][1].shape == (64, 96, 3)
 
 
 def test_a_real_video_with_a_class_list_leaves_a_report(run, shared_data, tmp_path, capsys):

@@ -20,7 +20,7 @@ from vtjax.methods.ovoad.stream import FrameScore, LiveScorer, open_stream
 from vtjax.report.timeline import small_picture
 
 LAG = 5.0  # seconds behind a camera that are told
-EVERY = 2.0  # seconds between pictures that are kept for the report
+EVERY = 1.0  # seconds between pictures that are kept for the report
 
 
 @dataclasses.dataclass
@@ -133,7 +133,7 @@ def record(
     live: LiveScorer, source: Source, *, seconds: float = 0.0, notes: Sequence[str] = (),
     each: Callable[[FrameScore], None] | None = None,
 ) -> Recording:
-    """Plays a source through a stream, and keeps scores and a picture every two seconds.
+    """Plays a source through a stream, and keeps scores and a picture every second.
 
     seconds: stop after so many, 0 for never. each: is given every score as it comes. An interrupt from the keyboard
     ends a live source; what was recorded stays.

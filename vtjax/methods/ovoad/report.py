@@ -16,12 +16,13 @@ from vtjax.methods.ovoad.evaluate import Scored, open_scored
 from vtjax.methods.ovoad.predict import Recording, segments
 from vtjax.report.curves import draw_curves, read_metrics
 from vtjax.report.html import Page
+from vtjax.report.player import draw_player
 from vtjax.report.tables import results_table
 from vtjax.report.timeline import Timeline, draw_timeline
 
 _STREAMS = 3  # of the test split, drawn as they were scored
 _LISTED = 40  # segments in the table of a recording
-_PICTURES = 2.0  # seconds between pictures
+_PICTURES = 1.0  # seconds between pictures
 
 
 def training_report(run: Any, results: list[Result]) -> pathlib.Path:
@@ -132,8 +133,11 @@ def _timelines(page: Page, scored: Scored) -> None:
         "was made from that frame and those before it."
     )
     page.section("Live", lead)
-    for key in keys:
-        page.add(draw_timeline(timeline_of(scored, key)))
+    for place, key in enumerate(keys):
+        drawn = timeline_of(scored, key)
+        if not place:
+            page.add(draw_player(drawn))
+        page.add(draw_timeline(drawn))
 
 
 def _per_class(page: Page, scored: Scored) -> None:
@@ -189,25 +193,23 @@ def recording_report(found: Recording, path: os.PathLike | str, model: str = "")
         page.text(note, cls="bad")
     own = [s.mapping[s.binding] for s in found.steps]
     page.section("Timeline", "Every score was made from its frame and those before it.")
-    for rows in _without_gaps(times):
+    parts = _without_gaps(times)
+    for rows in parts:
         first, last = rows[0], rows[-1] + 1
         shown = [(t, p) for t, p in found.pictures if times[first] <= t <= times[last - 1]]
-        page.add(
-            draw_timeline(
-                Timeline(
-                    times[first:last], names, found.scores[first:last], None,
-                    np.array([s.binding for s in found.steps[first:last]]),
-                    [names[int(row.argmax())] for row in own[first:last]],
-                    np.array([s.actionness for s in found.steps[first:last]]), shown,
-                )
-            )
+        drawn = Timeline(
+            times[first:last], names, found.scores[first:last], None,
+            np.array([s.binding for s in found.steps[first:last]]),
+            [names[int(row.argmax())] for row in own[first:last]],
+            np.array([s.actionness for s in found.steps[first:last]]), shown,
         )  # fmt: skip
-    parts = segments(names, times, found.scores)
+        page.add(draw_player(drawn) if len(parts) == 1 else "", draw_timeline(drawn))
+    stretches = segments(names, times, found.scores)
     page.section("What scored highest", "Stretches in which one class had the highest score.")
-    rows = [[p.name, f"{p.start:.2f}\u2013{p.end:.2f} s", round(p.score, 4)] for p in parts[:_LISTED]]
+    rows = [[p.name, f"{p.start:.2f}\u2013{p.end:.2f} s", round(p.score, 4)] for p in stretches[:_LISTED]]
     page.grid(["class", "when", "mean score"], rows)
-    if len(parts) > _LISTED:
-        page.text(f"{len(parts) - _LISTED} further stretches are in the .json file.", cls="legend")
+    if len(stretches) > _LISTED:
+        page.text(f"{len(stretches) - _LISTED} further stretches are in the .json file.", cls="legend")
     return page.save(path)
 
 
