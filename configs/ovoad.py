@@ -40,32 +40,35 @@ NO_DECAY = r"(bias|/scale|logit_scale|multi_label_scale)$"
 def demo() -> Experiment:
     clip = ClipConfig(
         model=ClipModelConfig(
-            embed_dim=128,
-            vision=VisionSizes(image_size=64, patch_size=16, width=128, layers=3, heads=4, mlp_width=512),
-            text=TextSizes(width=128, layers=2, heads=4, mlp_width=384),
-            frames=2,
+            embed_dim=96,
+            vision=VisionSizes(image_size=64, patch_size=16, width=96, layers=3, heads=4, mlp_width=288),
+            text=TextSizes(width=96, layers=1, heads=4, mlp_width=288),
+            frames=1,
             temporal="mean",
         ),
         text=ClipTextConfig(tokenizer="words", max_tokens=20, vocab_size=256),
         loss=ClipLossConfig(),
-        data=ClipDataConfig(crop=0.9),
+        data=ClipDataConfig(crop=0.9, world_train=4000, world_test=64, world_frames=4, val_size=64),
     )
     method = OvoadConfig(
         model=OvoadModelConfig(
-            width=128,
+            width=96,
             heads=4,
+            mlp_ratio=3,
             dropout=0.05,
             attention_dropout=0.0,
             drop_path=0.0,
             dntr_layers=2,
             cluster_layers=2,
             group_layers=1,
-            project_hidden=256,
-            joint_width=128,
+            project_hidden=192,
+            joint_width=96,
         ),
         text=OvoadTextConfig(adapter=16, current_space="projected"),
         loss=OvoadLossConfig(current=0.5, equal_texts="left_out"),
-        data=OvoadDataConfig(cold_start=True, balance=True),
+        data=OvoadDataConfig(
+            test_split="everything", val_size=8, cold_start=True, balance=True, world_train=120, world_test=40
+        ),
         encoder=OvoadEncoderConfig(clip=clip),
         fusion=OvoadFusionConfig(),
     )
@@ -80,18 +83,18 @@ def demo() -> Experiment:
             no_decay=NO_DECAY,
             rates=(r"^text/(?!.*parallel_adapter)=0.2",),
         ),
-        train=Train(steps=800, batch_size=64, log_every=20, eval_every=400, checkpoint_every=400),
+        train=Train(steps=500, batch_size=64, log_every=20, eval_every=250, checkpoint_every=250),
         stages=OvoadStages(
             pretrain=Stage(
                 optim=Optim(
-                    learning_rate=1e-3,
+                    learning_rate=2e-3,
                     schedule="cosine",
                     warmup_steps=60,
                     betas=(0.9, 0.98),
                     weight_decay=0.05,
                     no_decay=NO_DECAY,
                 ),
-                train=Train(steps=900, batch_size=64, log_every=20, eval_every=0, checkpoint_every=300),
+                train=Train(steps=700, batch_size=64, log_every=20, checkpoint_every=350),
             )
         ),
         loader=Loader(threads=2),

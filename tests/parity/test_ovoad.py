@@ -1,6 +1,7 @@
 """OV-OAD against torch modules written from ovoad.md (sections 2, 3, 5, keys as in section 10) with random weights."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -86,7 +87,8 @@ class CrossBlock(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.attn, self.mlp, self.norm2, self.norm_post = CrossAttention(), Mlp(D, 4 * D), nn.LayerNorm(D), nn.LayerNorm(D)
+        self.attn, self.mlp = CrossAttention(), Mlp(D, 4 * D)
+        self.norm2, self.norm_post = nn.LayerNorm(D), nn.LayerNorm(D)
 
     def forward(self, x, memory, mask=None):
         x = x + self.attn(x, memory, mask)
@@ -310,13 +312,13 @@ def video(m):
     tree |= {f"group_layers_{i}": block(b) for i, b in enumerate(m.last)}
     u = m.unit
     if isinstance(u, Grouping):
-        a = u.assign
+        each = {"query": u.assign.q_proj, "key": u.assign.k_proj, "value": u.assign.v_proj, "out": u.assign.proj}
         names = ("norm_tokens", "norm_post_tokens", "norm_x", "norm_new_x")
         tree["unit"] = {
             **{name: norm(getattr(u, name)) for name in names},
             "mix": mlp(u.mlp_inter),
             "pre_assign": cross(u.pre_assign_attn),
-            "assign": {"query": linear(a.q_proj), "key": linear(a.k_proj), "value": linear(a.v_proj), "out": linear(a.proj)},
+            "assign": {name: linear(m) for name, m in each.items()},
             "ffn": mlp(u.mlp_channels),
         }
     else:
@@ -362,6 +364,13 @@ def unit_rows(x):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
+def initial(config):
+    """Shapes of the model's parameters."""
+    spec = task.example_spec(config, SIZES)
+    batch = {n: np.zeros((2, *s.shape), s.dtype) for n, s in spec.items()}
+    return jax.eval_shape(lambda: task.init(config, SIZES, jax.random.key(0), batch))
+
+
 @pytest.mark.parametrize("unit", ["grouping", "slot"])
 @pytest.mark.parametrize("variant", ["decoder", "encoder_xattn"])
 def test_whole_model(variant, unit):
@@ -375,10 +384,7 @@ def test_whole_model(variant, unit):
         "logit_scale": np.float32(1), "multi_label_scale": np.float32(1),
         **{name: projector(m) for name, m in heads.items()},
     }  # fmt: skip
-    wanted = jax.eval_shape(
-        lambda: task.init(config, SIZES, jax.random.key(0), jax.tree.map(
-            lambda s: np.zeros((2, *s.shape), s.dtype), task.example_spec(config, SIZES)))
-    )  # fmt: skip
+    wanted = initial(config)
     assert {k: v.shape for k, v in flatten(params).items()} == {k: v.shape for k, v in flatten(wanted).items()}
 
     rng = np.random.default_rng(5)
@@ -387,8 +393,8 @@ def test_whole_model(variant, unit):
     ids = rng.integers(1, VOCAB - 1, (4, LENGTH)).astype(np.int32)
     ids[np.arange(4), [3, 5, 8, 4]] = VOCAB - 1
 
-    encoded = task.encode_window(config, SIZES, params, x, valid)
-    joint, current = task.encode_text(config, SIZES, params, ids)
+    encoded = jax.jit(functools.partial(task.encode_window, config, SIZES))(params, x, valid)
+    joint, current = jax.jit(functools.partial(task.encode_text, config, SIZES))(params, ids)
     now, groups, logits = theirs(torch.from_numpy(x), torch.from_numpy(valid), unit == "grouping")
     np.testing.assert_allclose(encoded.current, (now @ matrix).numpy(), atol=2e-5, rtol=1e-5)
     np.testing.assert_allclose(encoded.groups, unit_rows(heads["visual_projector"](groups).numpy()), atol=1e-5)
@@ -405,10 +411,9 @@ def test_projected_current_space():
     config = settings("decoder", "grouping")
     config = dataclasses.replace(config, text=dataclasses.replace(config.text, current_space="projected"))
     words = randomise(Text(), 3)
-    example = {n: np.zeros((1, *s.shape), s.dtype) for n, s in task.example_spec(config, SIZES).items()}
-    params = {**task.init(config, SIZES, jax.random.key(0), example), "text": text(words)}
+    params = {**jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), initial(config)), "text": text(words)}
     assert params["current_projection"]["kernel"].shape == (D, EMBED)
     ids = np.array([[1, 5, 7, VOCAB - 1, 0, 0, 0, 0, 0]], np.int32)
-    _, current = task.encode_text(config, SIZES, params, ids)
+    _, current = jax.jit(functools.partial(task.encode_text, config, SIZES))(params, ids)
     expected = words(torch.from_numpy(ids).long()) @ words.text_projection
     np.testing.assert_allclose(current, expected.numpy(), atol=1e-5)

@@ -113,9 +113,9 @@ class GroupingBlock(nn.Module):
     def __call__(
         self, tokens: jax.Array, x: jax.Array, valid: jax.Array | None = None, *, train: bool = False
     ) -> tuple[jax.Array, jax.Array]:
-        """tokens [B, K, width], x [B, N, width], valid bool [B, N] -> (groups [B, groups, width], logits [B, groups, N]).
+        """tokens [B, K, width], x [B, N, width], valid bool [B, N] -> (groups [B, k, width], logits [B, k, N]).
 
-        The logits are float32, without noise, before any softmax.
+        k is `groups`. The logits are float32, without noise, before any softmax.
         """
         c = self.config
         norm = lambda name: LayerNorm(c.eps, name=name)  # noqa: E731

@@ -163,4 +163,4 @@ class RandomSlots(nn.Module):
         mean = self.param("mean", row, (self.width,))
         log_deviation = self.param("log_deviation", row, (self.width,))
         noise = jax.random.normal(self.make_rng("slots"), (batch, self.count, self.width))
-        return mean + jnp.exp(log_deviation) * noise
+        return mean[None, None] + jnp.exp(log_deviation)[None, None] * noise

@@ -18,14 +18,15 @@ FILLER = "there is background"  # beside a caption whose verb is not known
 
 # Everyday verbs beside those of vtjax.text.inflect.
 _VERBS = frozenset(
-    "add arrange assemble attach bake bathe beat bite blow boil break build burn button buy call chase check chop climb "
-    "close color comb connect cook count cover cry cut decorate dig dip dress dry dump dust empty feed fill film fish fix "
-    "float fly fold fry garden grate grind hammer hand hang heat help hide hit hug hunt inspect install iron jiggle join "
-    "kiss knead knit laugh lay learn light listen load lock measure melt mince mow nail navigate observe pack paint pat "
-    "peel pet photograph plant pluck polish pound pour practice prepare press print race rattle read ride rinse sail saw "
-    "scrape scream scrub seal serve sew shave shoot shop shout shovel show sing ski skate sketch slice smell smile smoke "
-    "sort speak spray sprinkle squeeze stack steer stitch strum study surf swallow sweep swirl swim taste teach tear test "
-    "tie tip trim type unpack unstack uncover vacuum visit wear weave weigh wrap yell zip".split()
+    "add arrange assemble attach bake bathe beat bite blow boil break build burn button buy call chase check chop "
+    "climb close color comb connect cook count cover cry cut decorate dig dip dress dry dump dust empty feed fill "
+    "film fish fix float fly fold fry garden grate grind hammer hand hang heat help hide hit hug hunt inspect "
+    "install iron jiggle join kiss knead knit laugh lay learn light listen load lock measure melt mince mow nail "
+    "navigate observe pack paint pat peel pet photograph plant pluck polish pound pour practice prepare press "
+    "print race rattle read ride rinse sail saw scrape scream scrub seal serve sew shave shoot shop shout shovel "
+    "show sing skate sketch ski slice smell smile smoke sort speak spray sprinkle squeeze stack steer stitch "
+    "strum study surf swallow sweep swim swirl taste teach tear test tie tip trim type uncover unpack unstack "
+    "vacuum visit wear weave weigh wrap yell zip".split()
 )
 _SKIPPED = frozenset("a an the his her their its some my your this that these those up down off out away in".split())
 _ENDS = frozenset(

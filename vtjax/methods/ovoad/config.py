@@ -233,8 +233,11 @@ def check(config: OvoadConfig) -> None:
         value = getattr(getattr(config, section), field)
         if value not in choices:
             raise VtjaxError(f"{where}.{path}={value!r}: {nearest(str(value), choices)}")
-    rules = ((_POSITIVE, lambda v: v > 0, "must be positive"), (_NOT_NEGATIVE, lambda v: v >= 0, "must not be negative"))
-    for table, good, rule in (*rules, (_SHARES, lambda v: 0 <= v < 1, "lies in [0, 1)")):
+    for table, good, rule in (
+        (_POSITIVE, lambda v: v > 0, "must be positive"),
+        (_NOT_NEGATIVE, lambda v: v >= 0, "must not be negative"),
+        (_SHARES, lambda v: 0 <= v < 1, "lies in [0, 1)"),
+    ):
         for section, fields in table.items():
             for field in fields:
                 value = getattr(getattr(config, section), field)

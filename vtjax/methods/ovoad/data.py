@@ -173,7 +173,12 @@ def _prepared(config: OvoadConfig, split: str) -> tuple[list[FeatureVideo], Clas
 
 
 def _parts(
-    record: VideoRecord, length: int, data: OvoadDataConfig, names: Sequence[str], place: dict[str, int], problems: Problems
+    record: VideoRecord,
+    length: int,
+    data: OvoadDataConfig,
+    names: Sequence[str],
+    place: dict[str, int],
+    problems: Problems,
 ) -> list[tuple[int, int, Sequence[str], int]]:
     """What is said of the parts of a prepared video, by the caption recipe, in the order of their starts."""
     found: list[tuple[float, float, str, int]] = []

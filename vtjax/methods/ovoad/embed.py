@@ -55,7 +55,8 @@ class Scorer:
     ):
         if config.fusion.clip and encoder is None:
             raise VtjaxError(
-                f"config.method.fusion.clip={config.fusion.clip}: the encoder's own scores need config.method.encoder.weights"
+                f"config.method.fusion.clip={config.fusion.clip}: the encoder's own scores need "
+                "config.method.encoder.weights"
             )
         self.config, self.sizes, self.tokenizer, self.encoder, self.dtype = config, sizes, tokenizer, encoder, dtype
         self.length = task.text_length(config, sizes)

@@ -1,4 +1,4 @@
-"""The frozen pretrained encoder of a run: frames to the features that the model reads, and zero-shot scores of its own."""
+"""The frozen pretrained encoder of a run: frames to the features that the model reads, class names to embeddings."""
 
 from __future__ import annotations
 

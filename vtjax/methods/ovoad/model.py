@@ -264,4 +264,4 @@ def _encoder_mask(config: OvoadModelConfig) -> jax.Array:
     if config.mask == "none":
         return jnp.ones_like(causal)
     past = jnp.arange(length) < config.past
-    return causal | (past[:, None] & past[None, :])
+    return causal | (past[:, None] & past[None, :])[None, None]

@@ -177,7 +177,10 @@ def loss(
     """
     weights = config.loss
     features, valid, action, ids, current_ids = (_field(batch, name) for name in example_spec(config, sizes))
-    streams = lambda part: {n: _stream(rng, f"{n} {part}") for n in ("dropout", "gumbel")} if train else None  # noqa: E731
+
+    def streams(part: str) -> dict[str, jax.Array] | None:
+        return {name: _stream(rng, f"{name} {part}") for name in ("dropout", "gumbel")} if train else None
+
     encoded = encode_window(
         config, sizes, params, features, valid, dtype=dtype, train=train, rngs=streams("video")
     )
