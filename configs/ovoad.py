@@ -150,6 +150,7 @@ def paper() -> Experiment:
             clip_norm=5.0,
         ),
         train=Train(steps=30 * epoch, batch_size=256, log_every=50, eval_every=epoch, checkpoint_every=5000),
+        stages=OvoadStages(),
         loader=Loader(workers=8),
     )
 
