@@ -360,7 +360,8 @@ def test_a_published_data_set_without_evaluation_videos(folder, speech, tmp_path
         ({"dataset": "crosstask", "option": ("annotated=no",)}, "annotated=no: true or false"),
         ({"dataset": "internvid", "option": ("durations=x",)}, "name=value for internvid"),
         ({"dataset": "frame_targets"}, "needs --option=dataset=... and --option=info=..."),
-        ({"split": "train"}, "--split=train: of which --dataset"),
+        ({"dataset": "howto100m", "unit": "segment"}, "--unit=segment: is not for --dataset"),
+        ({"split": "train"}, "--split=train: is for --dataset"),
     ],
 )
 def test_wrong_options_of_a_data_set(changes, words, speech, tmp_path):

@@ -17,7 +17,6 @@ from vtjax.data.video.items import read_items
 from vtjax.data.video_records import VideoRecord
 from vtjax.errors import Problems, VtjaxError, nearest
 
-
 _TABLES = re.compile("Mapping|Collection|dict")  # parameters that no flag can hold
 
 

@@ -205,14 +205,16 @@ def prepare(options: Options, videos: Sequence[VideoRecord] | None = None, class
 def _listed(options: Options, problems: Problems, notes: Problems) -> tuple[Sequence[VideoRecord], Sequence[str]]:
     same = {"videos": options.videos, "classes": options.classes}
     exclude = evaluation_videos(options.exclude)
+    own = {"unit": options.unit, "label_from_folder": options.label_from_folder}
+    published_only = {"split": options.split, "option": options.option}
+    for name, value in (own if options.dataset else published_only).items():
+        if value and value != "video":
+            raise VtjaxError(f"--{name}={value}: is {'not ' if options.dataset else ''}for --dataset")
     if options.dataset:
         same |= {"split": options.split, "exclude": exclude, "options": options.option}
         found, classes = published(options.dataset, options.input, problems, notes, **same)
-    elif options.split:
-        raise VtjaxError(f"--split={options.split}: of which --dataset? Lists have a column split")
     else:
-        unit, from_folder = options.unit, options.label_from_folder
-        found, classes = own_videos(options.input, problems, unit=unit, label_from_folder=from_folder, **same)
+        found, classes = own_videos(options.input, problems, **own, **same)
     return without(found, exclude, problems), classes
 
 
