@@ -118,7 +118,7 @@ def backward(name: str, target: pathlib.Path, kind: str) -> int:
         if kind not in ("auto", found):
             raise VtjaxError(f"--kind={kind}: {source} is of kind {found!r}")
         kinds.module(found).save(folder, config, params)
-        store.copy_carried(source / store.CARRIED, folder)
+        store.copy_carried(store.carried(source), folder)
         print(f"{found} from {source}: {len(flatten(params))} parameters")
 
     store.whole_or_nothing(target, fill)

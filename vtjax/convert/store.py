@@ -16,7 +16,7 @@ from vtjax.files import write_atomically
 FORMAT = 1
 CARRIED = "published"  # folder of the files that are kept beside the parameters, to go back with them
 # Tokenizers and settings that have no part in the parameters.
-_CARRIED = ("tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model",
+_CARRIED = ("tokenizer*", "word_tokenizer.json", "clip_tokenizer.json", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model",
             "generation_config.json", "preprocessor_config.json")  # fmt: skip
 _CARRIED_BYTES = 64 << 20
 
@@ -57,6 +57,12 @@ def _of_run(folder: pathlib.Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
     from vtjax.runs import Run
 
     run = Run(folder)
+    if run.experiment.name == "clip":
+        from vtjax.methods.clip.encoder import open_encoder
+
+        # CLIP's layout has no place for what sees the order of frames; the towers are whole without it.
+        encoder = open_encoder(folder)
+        return "clip", to_dict(encoder.sizes), dict(encoder.params)
     if run.experiment.name != "car":
         raise VtjaxError(f"{folder}: a run of {run.experiment.name!r}, which has no published layout to go back to")
     method = run.experiment.method
@@ -66,6 +72,12 @@ def _of_run(folder: pathlib.Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
 
     language_model = to_dict(language_model_config(method.text))
     return "car", {"method": to_dict(method), "language_model": language_model}, run.params
+
+
+def carried(folder: pathlib.Path) -> pathlib.Path:
+    """Where the tokenizer of what `read` reads lies, if it has one."""
+    run = folder / "assets" / "tokenizer"
+    return run if run.is_dir() else folder / CARRIED
 
 
 def copy_carried(source: pathlib.Path, target: pathlib.Path) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from vtjax.config import load_config_file
-from vtjax.convert.__main__ import forward
-from vtjax.convert.clip import save_clip_hf
-from vtjax.convert.kinds import Options
+from vtjax.convert.__main__ import backward, forward
+from vtjax.convert.clip import load_clip, save_clip_hf
+from vtjax.convert.options import Options
 from vtjax.data.image import ImageTransform
 from vtjax.errors import VtjaxError
 from vtjax.methods.clip import pipeline
@@ -22,6 +22,7 @@ from vtjax.nn.clip import Clip, ClipConfig, TextConfig
 from vtjax.nn.vit import VisionConfig
 from vtjax.runs import Run
 from vtjax.text.clip_tokenizer import ClipTokenizer
+from vtjax.text.tokenizer import SEP, load_tokenizer
 from vtjax.training.recipe import run_experiment
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 40, 48, 3)).astype(np.uint8)
@@ -115,6 +116,16 @@ def test_published_and_converted_models_are_the_same(published, tmp_path):
     again = open_encoder(tmp_path / "converted", vocabulary=tmp_path / "words")
     np.testing.assert_array_equal(again.frames(FRAMES).states, found.states)
     np.testing.assert_array_equal(again.texts(TEXTS).embeddings, texts.embeddings)
+
+
+def test_a_run_goes_back_to_hugging_face_s_layout(run, tmp_path):
+    backward(str(run.work), tmp_path / "exported", "auto")
+    encoder = open_encoder(run.work)
+    sizes, params = load_clip(tmp_path / "exported")
+    assert sizes == encoder.sizes and sizes.text.eot_id == SEP
+    jax.tree.map(np.testing.assert_array_equal, params, encoder.params)
+    # Its vocabulary travels too.
+    assert load_tokenizer(tmp_path / "exported").fingerprint() == encoder.tokenizer.fingerprint()
 
 
 def test_what_is_no_encoder_is_refused(run, tmp_path):

@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 
 from vtjax.config import load_config_file, load_experiment
+from vtjax.convert.__main__ import forward
 from vtjax.convert.clip import load_clip, save_clip_hf
+from vtjax.convert.options import Options
 from vtjax.data.video.prepare import Options, prepare
 from vtjax.data.video.shards import Making
-from vtjax.errors import VtjaxError
+from vtjax.errors import Problems, VtjaxError
 from vtjax.methods.clip import pipeline, predict, report, sizes
 from vtjax.methods.clip.config import TextSizes, VisionSizes
+from vtjax.methods.clip.text import open_tokenizer
 from vtjax.nn.clip import ClipConfig, TextConfig
 from vtjax.nn.vit import VisionConfig
 from vtjax.runs import Run
 from vtjax.text.clip_tokenizer import ClipTokenizer
+from vtjax.text.tokenizer import WordTokenizer
 from vtjax.training.recipe import run_experiment
 
 WORDS = ("red", "blue")
@@ -115,8 +119,12 @@ def test_sentence_over_files_and_file_over_sentences(own_run, my_videos, tmp_pat
     assert {m.name for m in found} == {str(my_videos / f"clip{i}.mp4") for i in range(6)}
     assert all(m.end - m.start == pytest.approx(1.0) for m in found)
     assert [m.score for m in found] == sorted((m.score for m in found), reverse=True)
-    ranked = own_run.predict(video=str(my_videos / "clip0.mp4"), texts=["one", "two", "three"])
-    assert sorted(m.text for m in ranked) == ["one", "three", "two"]
+    texts = ["a red square", "moves to the right", "a blue square jumps"]
+    problems = Problems()
+    ranked = own_run.predict(video=str(my_videos / "clip0.mp4"), texts=texts, problems=problems)
+    assert sorted(m.text for m in ranked) == sorted(texts)
+    (problem,) = problems.items
+    assert problem.where == "jumps in 'a blue square jumps'" and "not learnt" in problem.reason
     assert {m.text for m in own_run.predict(video=str(my_videos / "clip0.mp4"))} == set(WORDS)
     flags = types.SimpleNamespace(
         text="a red square", video="", texts="", videos=str(my_videos), split="", window=0.0, top=3
@@ -133,11 +141,18 @@ def test_sentence_over_files_and_file_over_sentences(own_run, my_videos, tmp_pat
         ({}, "give one query"),
         ({"text": "x", "video": "y"}, "give one query"),
         ({"video": "absent.mp4"}, "absent.mp4: no such file"),
-        ({"text": "x", "top": 0}, "top=0"),
-        ({"text": "x", "videos": "absent"}, "no such file or folder"),
+        ({"text": "  "}, "give one query"),
+        ({"text": "red", "top": 0}, "top=0"),
+        ({"text": "red", "videos": "absent"}, "no such file or folder"),
+        ({"text": "red", "split": "tset"}, "did you mean 'test'"),
+        ({"text": "Zebras gallop!"}, r"learnt none of its words; it knows the \d+ of .*square"),
+        ({"video": "broken.mp4", "texts": ["red"]}, "broken.mp4: not a video|broken.mp4: "),
+        ({"video": "clip0.mp4", "texts": ["red", " "]}, "text 1 of 2 is empty"),
     ],
 )
-def test_queries_that_cannot_work(own_run, query, words):
+def test_queries_that_cannot_work(own_run, my_videos, monkeypatch, query, words):
+    monkeypatch.chdir(my_videos)
+    (my_videos / "broken.mp4").write_bytes(b"not a video")
     with pytest.raises(VtjaxError, match=words):
         own_run.predict(**query)
 
@@ -169,8 +184,55 @@ def test_published_weights_are_the_start(tmp_path, request):
     _, stored = load_clip(tmp_path / "clip")
     for name in ("vision", "text", "logit_scale"):
         jax.tree.map(np.testing.assert_array_equal, started[name], stored[name])
+    # The same from what vtjax.convert makes of it, its vocabulary included.
+    forward(str(tmp_path / "clip"), tmp_path / "converted", "auto", Options())
+    experiment.method.model.pretrained = str(tmp_path / "converted")
+    assert sizes.sizes_of(experiment.method) == found
+    jax.tree.map(np.testing.assert_array_equal, pipeline._start(experiment, empty), started)
+    tokenizer = open_tokenizer(experiment.method, found, tmp_path / "assets", corpus=["a"])
+    assert tokenizer.fingerprint() == ClipTokenizer().fingerprint()
     assert not any(np.any(x) for x in jax.tree.leaves(started["temporal"]))
     assert jax.tree.map(np.shape, started) == jax.tree.map(np.shape, shapes)
+
+
+def test_a_run_is_the_start_of_another(world_run, tmp_path):
+    """config.train.initial with a work directory: its parameters, and the vocabulary that they were learnt for."""
+    import jax
+
+    experiment = load_experiment(world_run.work / "config.json")
+    experiment.train.initial = str(world_run.work)
+    data = experiment.method.data
+    data.cache, data.world_seed = str(tmp_path), 1  # other captions, which would make another vocabulary
+    task = pipeline.build(experiment, tmp_path / "next")
+    ours, theirs = (
+        open_tokenizer(experiment.method, sizes.load_sizes(work / "assets"), work / "assets")
+        for work in (tmp_path / "next", world_run.work)
+    )
+    assert ours.fingerprint() == theirs.fingerprint() == task.transform.tokenizer.fingerprint()
+    own = WordTokenizer.from_texts(task.source.texts(), experiment.method.text.vocab_size - 12)
+    assert own.fingerprint() != ours.fingerprint()
+    shapes = jax.eval_shape(task.init, jax.random.key(0), task.batch_spec())
+    started = task.start(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes))
+    jax.tree.map(np.testing.assert_array_equal, started, world_run.params)
+    experiment.method.model.temporal = "mean"
+    planned = pipeline.abstract(experiment)
+    shapes = jax.eval_shape(planned.init, jax.random.key(0), planned.batch_spec())
+    with pytest.raises(VtjaxError, match="does not fit this model(.|\n)*temporal/"):
+        pipeline._start(experiment, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes))
+
+
+@pytest.mark.parametrize(
+    "folder, words",
+    [("absent", "absent"), ("empty", "no config.json|no CLIP|model.safetensors"), ("run", "initial starts from a run")],
+)
+def test_folders_without_a_published_model(folder, words, world_run, tmp_path, request):
+    (tmp_path / "empty").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(request.config.rootpath)
+        experiment = load_config_file("configs/clip.py:finetune")
+    experiment.method.model.pretrained = str(world_run.work if folder == "run" else tmp_path / folder)
+    with pytest.raises(VtjaxError, match=words):
+        pipeline.abstract(experiment)
 
 
 @pytest.mark.parametrize("variant", ["demo", "videos", "smoke"])

@@ -32,7 +32,7 @@ class TextSizes:
 class ClipModelConfig:
     """Both towers, and what makes one embedding of a clip's frames."""
 
-    pretrained: str = ""  # folder, hub id or file of a published CLIP: its sizes and weights; "" is random
+    pretrained: str = ""  # a published CLIP (folder, hub id, file, or what vtjax.convert made): sizes and weights
     activation: str = ""  # of `pretrained`, where its file does not say; else "gelu" or "quick_gelu"
     preset: str = ""  # published sizes with random weights: "ViT-B/32", ...; "" is the sizes below
     embed_dim: int = 128  # of the joint space
@@ -96,6 +96,8 @@ class ClipDataConfig:
     world_train: int = 3000
     world_test: int = 1024  # half of them of verb-object pairs that training never shows; so for val_size
     world_frames: int = 8  # of a clip, in two seconds
+    world_colourless: bool = True  # half of the captions drawn in training name no colour, as class prompts do; with
+    # colours alone a batch is told apart by them, and shapes and actions are learnt late
 
 
 @dataclasses.dataclass

@@ -43,7 +43,7 @@ def build(experiment: Experiment, work: pathlib.Path) -> Task:
     videos = data.open_videos(config, sizes.vision.image_size, data.cache_of(experiment, work))
     train = videos.rows(config.data.train_split, log=work / "bad_videos.jsonl")
     save_sizes(sizes, config.data.resize, assets)
-    tokenizer = open_tokenizer(config, sizes, assets, corpus=train.texts())
+    tokenizer = open_tokenizer(config, sizes, assets, corpus=train.texts(), initial=experiment.train.initial)
     embedder = Embedder(config, sizes, tokenizer, compute_dtype(experiment))
     return dataclasses.replace(
         planned,

@@ -19,7 +19,9 @@ from vtjax.files import write_atomically
 from vtjax.methods.clip import data
 from vtjax.methods.clip.embed import Embedder, open_embedder
 from vtjax.methods.clip.report import ranked, strip
+from vtjax.methods.clip.text import unknown_words
 from vtjax.report.html import Page, element
+from vtjax.text.tokenizer import words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +106,7 @@ def predict(
     of the run's data (default its test split). window: seconds; longer videos are searched in windows of this length,
     half overlapping, and the answer names the window.
     video: a query over `texts`, or over the class names of the run's data where there are none: a file.
-    problems: what could not be read is added to it.
+    problems: what could not be read, and words that mean nothing to the run, are added to it.
 
     Raises:
       VtjaxError: neither or both of text and video, nothing to search, or files that cannot be read.
@@ -115,10 +117,24 @@ def predict(
         raise VtjaxError(f"top={top}, window={window}: at least one answer, and no negative length, can be asked for")
     problems = Problems() if problems is None else problems
     embedder = open_embedder(run.experiment.method, run.work / "assets")
+    _check_words(embedder, [text] if text else list(texts), problems)
     if text:
         rows = _searched(run, embedder, videos, split, window, problems)
         return _videos_for(run, embedder, text, rows, top, problems)
     return _texts_for(run, embedder, video, list(texts), top)
+
+
+def _check_words(embedder: Embedder, texts: list[str], problems: Problems) -> None:
+    """A vocabulary of words gives any sentence an embedding, one without a known word a meaningless one."""
+    for text, missing in unknown_words(embedder.tokenizer, texts).items():
+        if len(missing) == len([w for w in words(text) if w[0].isalnum()]):
+            known = sorted(embedder.tokenizer.vocabulary, key=len)[-8:]
+            raise VtjaxError(
+                f"{text!r}: this run has learnt none of its words; it knows the {len(embedder.tokenizer.vocabulary)} of "
+                f"its training texts ({', '.join(known)}, ...). A run from published weights takes any text: "
+                "configs/clip.py:finetune"
+            )
+        problems.add(f"{', '.join(missing)} in {text!r}", "words that this run has not learnt")
 
 
 def _searched(run: Any, embedder: Embedder, videos: str, split: str, window: float, problems: Problems) -> data.Rows:
@@ -214,8 +230,8 @@ def command(run: Any, flags: Any, output: pathlib.Path) -> int:
         window=flags.window, top=flags.top, problems=problems,
     )  # fmt: skip
     for place, match in enumerate(found, 1):
-        words = "  ".join(part for part in (match.name, _times(match), match.text) if part)
-        print(f"{place:3d}  {match.score:+.3f}  {words}")
+        line = "  ".join(part for part in (match.name, _times(match), match.text) if part)
+        print(f"{place:3d}  {match.score:+.3f}  {line}")
     if len(problems):
         print(problems.report())
     answers = [{"rank": i, **m.to_json()} for i, m in enumerate(found, 1)]

@@ -14,7 +14,7 @@ from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
 from vtjax.methods.clip.config import ClipConfig, tokenizer_of
 from vtjax.nn import clip as towers
-from vtjax.nn.vit import VisionConfig, stack_layers
+from vtjax.nn.vit import VisionConfig, stack_layers, unstack_layers
 from vtjax.text.tokenizer import SEP
 
 FILE = "towers.json"  # in a run's assets: it then works without the files it started from
@@ -58,11 +58,44 @@ def _published_sizes(source: str, activation: str | None) -> towers.ClipConfig:
     from vtjax.convert.hub import local_folder
 
     path = pathlib.Path(source).expanduser()
-    settings = (path if path.is_file() else local_folder(source) / "config.json")
+    kept = _described(path)
+    if kept is not None:
+        return from_dict(towers.ClipConfig, kept["config"], str(path / "config.json"))
+    settings = path if path.is_file() else local_folder(source) / "config.json"
     if settings.name == "config.json" and settings.is_file():
         sizes = config_from_hf(json.loads(settings.read_text(encoding="utf-8")), str(settings))
         return sizes if activation is None else towers.with_activation(sizes, activation)
     return load_clip(source, activation=activation)[0]
+
+
+def _described(folder: pathlib.Path) -> dict[str, Any] | None:
+    """What a folder of vtjax.convert says of itself; None where it is none.
+
+    Raises:
+      VtjaxError: a run, or converted weights that are not a CLIP's.
+    """
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(values, dict) or not {"name", "kind"} & set(values):
+        return None
+    if "kind" not in values:
+        raise VtjaxError(
+            f"config.method.model.pretrained={str(folder)!r} is a run of {values['name']!r}, not a published CLIP; "
+            "config.train.initial starts from a run"
+        )
+    if values["kind"] != "clip":
+        raise VtjaxError(f"config.method.model.pretrained={str(folder)!r} holds converted {values['kind']!r} weights")
+    return values
+
+
+def vocabulary_of(pretrained: str) -> str:
+    """Where the tokenizer of `model.pretrained` lies: there, or with what vtjax.convert carried along."""
+    from vtjax.convert.store import CARRIED
+
+    path = pathlib.Path(pretrained).expanduser()
+    return pretrained if _described(path) is None else str(path / CARRIED)
 
 
 def published_params(config: ClipConfig, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,9 +105,14 @@ def published_params(config: ClipConfig, params: Mapping[str, Any]) -> dict[str,
       VtjaxError: weights that do not fit exactly.
     """
     from vtjax.convert.clip import load_clip
+    from vtjax.training.checkpoint import load_params
 
     model = config.model
-    sizes, weights = load_clip(model.pretrained, activation=model.activation or None)
+    path = pathlib.Path(model.pretrained).expanduser()
+    if _described(path) is not None:
+        sizes, weights = _published_sizes(model.pretrained, None), unstack_layers(load_params(path / "checkpoints"))
+    else:
+        sizes, weights = load_clip(model.pretrained, activation=model.activation or None)
     if model.image_size and model.image_size != sizes.vision.image_size:
         _, weights = towers.with_image_size(sizes, weights, model.image_size)
     if model.scan:

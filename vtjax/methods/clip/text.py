@@ -7,30 +7,37 @@ from collections.abc import Sequence
 
 from vtjax.errors import VtjaxError
 from vtjax.methods.clip.config import ClipConfig, tokenizer_of
+from vtjax.methods.clip.sizes import vocabulary_of
 from vtjax.nn.clip import ClipConfig as Sizes
 from vtjax.text.clip_tokenizer import ClipTokenizer
-from vtjax.text.tokenizer import SPECIAL, Tokenizer, WordTokenizer, load_tokenizer
+from vtjax.text.tokenizer import SPECIAL, Tokenizer, WordTokenizer, load_tokenizer, words
 
 FOLDER = "tokenizer"  # in a run's assets
 _SPREAD = 8  # ids that words outside the vocabulary are spread over
 
 
 def open_tokenizer(
-    config: ClipConfig, sizes: Sizes, assets: pathlib.Path, corpus: Sequence[str] | None = None
+    config: ClipConfig, sizes: Sizes, assets: pathlib.Path, corpus: Sequence[str] | None = None, initial: str = ""
 ) -> Tokenizer:
     """The tokenizer kept in a run's assets, made there first where `corpus` (the training texts) is given.
+
+    initial: the run that parameters are taken from, config.train.initial: its ids are what they were learnt for, so its
+    tokenizer is taken too.
 
     Raises:
       VtjaxError: no tokenizer, or one with more ids than the text tower has.
     """
     folder = assets / FOLDER
     if corpus is not None and not folder.is_dir():
-        if tokenizer_of(config) == "words":
-            tokenizer: Tokenizer = WordTokenizer.from_texts(
+        earlier = _kept(initial)
+        if earlier is not None:
+            tokenizer: Tokenizer = load_tokenizer(earlier)
+        elif tokenizer_of(config) == "words":
+            tokenizer = WordTokenizer.from_texts(
                 corpus, config.text.vocab_size - len(SPECIAL) - _SPREAD, oov_buckets=_SPREAD
             )
         else:
-            tokenizer = ClipTokenizer.load(config.text.vocabulary or config.model.pretrained)
+            tokenizer = ClipTokenizer.load(config.text.vocabulary or vocabulary_of(config.model.pretrained))
         tokenizer.save(folder)
     if not folder.is_dir():
         raise VtjaxError(f"{folder}: missing; vtjax.train writes it at its start")
@@ -41,3 +48,21 @@ def open_tokenizer(
             "they do not belong to the same model"
         )
     return tokenizer
+
+
+def _kept(initial: str) -> pathlib.Path | None:
+    """The tokenizer of the run that `initial` is, or is a folder of; None where there is none."""
+    if not initial:
+        return None
+    path = pathlib.Path(initial).absolute()
+    found = (place / "assets" / FOLDER for place in (path, *path.parents[:2]))
+    return next((folder for folder in found if folder.is_dir()), None)
+
+
+def unknown_words(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, list[str]]:
+    """By text, the words that a vocabulary of words lacks; texts without any are left out. CLIP's own lacks none."""
+    if not isinstance(tokenizer, WordTokenizer):
+        return {}
+    known = set(tokenizer.vocabulary)
+    found = {text: [w for w in words(text) if w[0].isalnum() and w not in known] for text in texts}
+    return {text: missing for text, missing in found.items() if missing}
