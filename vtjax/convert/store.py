@@ -16,8 +16,8 @@ from vtjax.files import write_atomically
 FORMAT = 1
 CARRIED = "published"  # folder of the files that are kept beside the parameters, to go back with them
 # Tokenizers and settings that have no part in the parameters.
-_CARRIED = ("tokenizer*", "word_tokenizer.json", "clip_tokenizer.json", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model",
-            "generation_config.json", "preprocessor_config.json")  # fmt: skip
+_CARRIED = ("tokenizer*", "*_tokenizer.json", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json",
+            "*.model", "generation_config.json", "preprocessor_config.json")  # fmt: skip
 _CARRIED_BYTES = 64 << 20
 
 

@@ -53,7 +53,8 @@ def run(experiment, tmp_path_factory):
 
 def test_a_run_gives_its_towers(run):
     encoder = open_encoder(run.work)
-    assert set(encoder.params) == {"vision", "text", "logit_scale"} and "layer_0" in encoder.params["text"]["transformer"]
+    assert set(encoder.params) == {"vision", "text", "logit_scale"}
+    assert "layer_0" in encoder.params["text"]["transformer"]
     assert encoder.image == ImageTransform(32, "squash")
     found = encoder.frames(FRAMES)
     assert found.states.shape == (3, 16) and found.embeddings.dtype == np.float32

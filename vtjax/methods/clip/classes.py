@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,7 +48,7 @@ def workshop_pairs() -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 @functools.cache
 def workshop_classes() -> ClassSet:
-    """Verb-object pairs of the workshop; prompts vary sentence and verb phrase and name no colour, as a class has none."""
+    """Verb-object pairs of the workshop; prompts vary sentence, verb phrase and colour, as a class has none."""
     pairs = workshop_pairs()
     place = {pair: i for i, pair in enumerate(pairs)}
     backwards = np.full(len(pairs), -1)
@@ -67,19 +66,16 @@ def workshop_classes() -> ClassSet:
 
 
 def _prompts(verb: str, kinds: Sequence[str]) -> tuple[str, ...]:
-    """Every way to say the verb, in every second sentence."""
+    """One prompt per colour of the first object; another object has the next colour."""
+    colours = list(vocabulary.COLOURS)
     tool = VERB[verb].tool
-    things = [Entity(kind, kind, COLOUR, "object") for kind in kinds]
-    entities = (Entity("hand", "hand", "", "hand"), *things, *([Entity(tool, tool, "", "tool")] if tool else []))
-    objects = range(1, 1 + len(kinds))
-    wordings = [Wording(frame, phrase) for frame in CAPTION_FRAMES[::2] for phrase in range(len(VERB[verb].phrases))]
-    return tuple(colourless(describe(verb, objects, entities, wording).text) for wording in wordings)
-
-
-COLOUR = next(iter(vocabulary.COLOURS))
-_COLOURED = re.compile(rf"(?:\b(a|an) )?\b(?:{'|'.join(vocabulary.COLOURS)}) (\w)")
-
-
-def colourless(text: str) -> str:
-    """A caption of the workshop without its colours: "a person lifts an orange cup" -> "a person lifts a cup"."""
-    return _COLOURED.sub(lambda m: (("an " if m[2] in "aeiou" else "a ") if m[1] else "") + m[2], text)
+    prompts = []
+    for i in range(len(colours)):
+        things = [
+            Entity(f"{colours[(i + role) % len(colours)]} {kind}", kind, colours[(i + role) % len(colours)], "object")
+            for role, kind in enumerate(kinds)
+        ]
+        entities = (Entity("hand", "hand", "", "hand"), *things, *([Entity(tool, tool, "", "tool")] if tool else []))
+        wording = Wording(CAPTION_FRAMES[i % len(CAPTION_FRAMES)], i % 3)
+        prompts.append(describe(verb, range(1, 1 + len(kinds)), entities, wording).text)
+    return tuple(prompts)

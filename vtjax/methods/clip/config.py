@@ -96,8 +96,6 @@ class ClipDataConfig:
     world_train: int = 3000
     world_test: int = 1024  # half of them of verb-object pairs that training never shows; so for val_size
     world_frames: int = 8  # of a clip, in two seconds
-    world_colourless: bool = True  # half of the captions drawn in training name no colour, as class prompts do; with
-    # colours alone a batch is told apart by them, and shapes and actions are learnt late
 
 
 @dataclasses.dataclass

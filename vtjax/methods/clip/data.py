@@ -16,7 +16,7 @@ from vtjax.data.video.sampling import Sampler
 from vtjax.data.video.source import ClipSource, VideoHandle, read_clip
 from vtjax.data.video_records import VideoRecord
 from vtjax.errors import VtjaxError, nearest
-from vtjax.methods.clip.classes import ClassSet, colourless, named_classes, workshop_classes
+from vtjax.methods.clip.classes import ClassSet, named_classes, workshop_classes
 from vtjax.methods.clip.config import ClipConfig, ClipDataConfig
 from vtjax.methods.clip.world import WorkshopClips, world_clips
 from vtjax.text.tokenizer import Tokenizer
@@ -125,10 +125,7 @@ class Videos:
     def _rows(self, index: int) -> list[Row]:
         if isinstance(self.source, WorkshopClips):
             item = self.source.items[index]
-            texts, backwards = item["captions"], item["backwards"]
-            if self.config.world_colourless:
-                texts, backwards = ([*said, *map(colourless, said)] for said in (texts, backwards))
-            return [Row(index, str(index), None, tuple(texts), tuple(backwards), item["class"])]
+            return [Row(index, str(index), None, tuple(item["captions"]), tuple(item["backwards"]), item["class"])]
         return rows_of(self.source.record(index), index, self.config.templates)
 
 

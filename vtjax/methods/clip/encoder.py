@@ -42,8 +42,8 @@ _TOWERS = ("vision", "text", "logit_scale")
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """states: float32 [N, width], the class token (frames) or the end-of-text state (texts) after the tower's last norm,
-    before the projection. embeddings: float32 [N, D], its projection to the joint space, unit norm."""
+    """states: float32 [N, width], the class token (frames) or the end-of-text state (texts) after the tower's last
+    norm. embeddings: float32 [N, D], its projection to the joint space, unit norm."""
 
     states: np.ndarray
     embeddings: np.ndarray
@@ -54,8 +54,8 @@ class Encoder:
     """Both towers without what a run has beyond them (the temporal transformer, a learnt bias).
 
     params: nested dict of numpy arrays under `vision`, `text` and `logit_scale`, layers in a loop, not stacked.
-    tokenizer: None where a published CLIP came without its vocabulary; why_none then says what was looked for. dtype: of
-    matmul inputs.
+    tokenizer: None where a published CLIP came without its vocabulary; why_none then says what was looked for.
+    dtype: of matmul inputs.
     """
 
     sizes: ClipConfig
@@ -134,8 +134,8 @@ def open_encoder(
     activation: str = "",
     dtype: Any = jnp.float32,
 ) -> Encoder:
-    """The encoder at `source`: the work directory of a run of configs/clip.py, a stage folder that `pipeline.build` made
-    for another method's recipe, a folder of `vtjax.convert`, or a published CLIP (folder, file or hub id).
+    """The encoder at `source`: the work directory of a run of configs/clip.py, a stage folder that `pipeline.build`
+    made for another method's recipe, a folder of `vtjax.convert`, or a published CLIP (folder, file or hub id).
 
     which: the checkpoint of a run, see `vtjax.load`. vocabulary: of a published CLIP that comes without one.
     activation: of one whose file does not say it, "gelu" or "quick_gelu".
@@ -150,7 +150,8 @@ def open_encoder(
         described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if described.get("name"):
             raise VtjaxError(
-                f"{folder}: a run of {described['name']!r}; an encoder comes from a run of configs/clip.py or a published CLIP"
+                f"{folder}: a run of {described['name']!r}; an encoder comes from a run of configs/clip.py or from a "
+                "published CLIP"
             )
         if "kind" in described:
             return _converted(folder, vocabulary, dtype)

@@ -130,9 +130,9 @@ def _check_words(embedder: Embedder, texts: list[str], problems: Problems) -> No
         if len(missing) == len([w for w in words(text) if w[0].isalnum()]):
             known = sorted(embedder.tokenizer.vocabulary, key=len)[-8:]
             raise VtjaxError(
-                f"{text!r}: this run has learnt none of its words; it knows the {len(embedder.tokenizer.vocabulary)} of "
-                f"its training texts ({', '.join(known)}, ...). A run from published weights takes any text: "
-                "configs/clip.py:finetune"
+                f"{text!r}: this run has learnt none of its words; it knows the "
+                f"{len(embedder.tokenizer.vocabulary)} of its training texts ({', '.join(known)}, ...). A run from "
+                "published weights takes any text: configs/clip.py:finetune"
             )
         problems.add(f"{', '.join(missing)} in {text!r}", "words that this run has not learnt")
 

@@ -140,6 +140,10 @@ def _draw_matrix(table: np.ndarray, rows: np.ndarray, columns: np.ndarray, class
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.imshow(shade, cmap="magma", aspect="auto", interpolation="nearest")
+    for numbers, line in ((rows, axes.axhline), (columns, axes.axvline)):  # between groups, the verbs
+        groups = [classes.groups[c] for c in numbers]
+        for place in (i for i in range(1, len(groups)) if groups[i] != groups[i - 1]):
+            line(place - 0.5, color="white", linewidth=0.6)
     size = float(np.clip(500 / max(len(rows), 1), 4.5, 9))
     for axis, numbers in ((axes.yaxis, rows), (axes.xaxis, columns)):
         axis.set_ticks(range(len(numbers)), [classes.names[c] for c in numbers], fontsize=size)
