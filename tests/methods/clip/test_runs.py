@@ -11,7 +11,7 @@ import pytest
 from vtjax.config import load_config_file, load_experiment
 from vtjax.convert.__main__ import forward
 from vtjax.convert.clip import load_clip, save_clip_hf
-from vtjax.convert.options import Options
+from vtjax.convert.options import Options as Conversion
 from vtjax.data.video.prepare import Options, prepare
 from vtjax.data.video.shards import Making
 from vtjax.errors import Problems, VtjaxError
@@ -185,7 +185,7 @@ def test_published_weights_are_the_start(tmp_path, request):
     for name in ("vision", "text", "logit_scale"):
         jax.tree.map(np.testing.assert_array_equal, started[name], stored[name])
     # The same from what vtjax.convert makes of it, its vocabulary included.
-    forward(str(tmp_path / "clip"), tmp_path / "converted", "auto", Options())
+    forward(str(tmp_path / "clip"), tmp_path / "converted", "auto", Conversion())
     experiment.method.model.pretrained = str(tmp_path / "converted")
     assert sizes.sizes_of(experiment.method) == found
     jax.tree.map(np.testing.assert_array_equal, pipeline._start(experiment, empty), started)
