@@ -12,12 +12,14 @@ from vtjax.config import load_config_file, load_experiment
 from vtjax.convert.__main__ import forward
 from vtjax.convert.clip import load_clip, save_clip_hf
 from vtjax.convert.options import Options as Conversion
+from vtjax.data.video.container import VideoError
 from vtjax.data.video.prepare import Options, prepare
 from vtjax.data.video.shards import Making
 from vtjax.errors import Problems, VtjaxError
-from vtjax.methods.clip import pipeline, predict, report, sizes
+from vtjax.methods.clip import evaluate, pipeline, predict, report, sizes
 from vtjax.methods.clip.config import TextSizes, VisionSizes
 from vtjax.methods.clip.text import open_tokenizer
+from vtjax.methods.clip.world import WorkshopClips
 from vtjax.nn.clip import ClipConfig, TextConfig
 from vtjax.nn.vit import VisionConfig
 from vtjax.runs import Run
@@ -58,6 +60,28 @@ def test_smoke_run_is_evaluated_and_reported(world_run):
     page = report.training_report(world_run, results).read_text()
     for part in ("Zero-shot classification", "Worst mistakes", "What is taken for what", "Searches", "data:image/png"):
         assert part in page
+
+
+def test_clips_that_cannot_be_read_are_left_out_of_every_figure(world_run, monkeypatch):
+    _, whole, videos = evaluate.open_scores(world_run)
+    broken, opened = whole.rows.rows[1].index, WorkshopClips.open
+
+    def open_clip(self, index):
+        if index == broken:
+            raise VideoError("clip 1", "no frame can be decoded")
+        return opened(self, index)
+
+    monkeypatch.setattr(WorkshopClips, "open", open_clip)
+    embedder, scores, _ = evaluate.open_scores(world_run)
+    assert scores.unread == 1 and broken not in [row.index for row in scores.rows.rows]
+    np.testing.assert_array_equal(scores.videos, np.delete(whole.videos, 1, axis=0))
+    np.testing.assert_array_equal(scores.labels, np.delete(whole.labels, 1))
+    results = evaluate.full_results(embedder, world_run.params, scores, videos.classes)
+    assert all("1 clips cannot be read and are left out" in r.notes for r in results)
+    assert {r.items for r in results if r.protocol.startswith("retrieval/all")} == {len(whole.labels) - 1}
+    monkeypatch.setattr(WorkshopClips, "open", lambda *_: open_clip(None, broken))
+    with pytest.raises(VtjaxError, match="no video can be read(.|\n)*no frame can be decoded"):
+        evaluate.open_scores(world_run)
 
 
 def test_a_finished_run_is_not_trained_again(world_run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -11,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vtjax.data.image import ImageTransform
-from vtjax.data.video.source import ClipSource, VideoHandle, read_clip
+from vtjax.data.video.container import VideoError
+from vtjax.data.video.source import ClipSource, VideoHandle
+from vtjax.errors import Problems, VtjaxError
 from vtjax.methods.clip import task
 from vtjax.methods.clip.classes import ClassSet
 from vtjax.methods.clip.config import ClipConfig
@@ -44,18 +47,34 @@ class Embedder:
             picks, mask = self.sampler(video)
             return self.image.pixels(video.frames(picks)), mask
 
-    def videos(self, params: dict, source: ClipSource) -> tuple[np.ndarray, np.ndarray]:
-        """Every clip of a source, and every clip shown backwards: two float32 [N, D].
+    def videos(
+        self, params: dict, source: ClipSource, bad: Callable[[VideoError], None]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The K clips of a source that can be read, and the same shown backwards: two float32 [K, D]; which they are:
+        int [K]. `bad` is told of every other one: another in its place would be judged by a text that is not its own.
 
-        A clip that cannot be read is replaced by the next one that can, and reported by the source.
+        Raises:
+          VtjaxError: none can be read.
         """
+        kept: list[int] = []
+        failed = Problems()
 
         def clips():
             for i in range(len(source)):
-                clip = read_clip(source[i], self.sampler)
-                yield self.image.pixels(clip.frames), clip.mask
+                try:
+                    clip = self.frames(source[i])
+                except VideoError as error:
+                    bad(error)
+                    failed.add(error.where, error.reason)
+                    continue
+                kept.append(i)
+                yield clip
 
-        return self.embed_clips(params, clips())
+        found = clips()
+        first = next(found, None)
+        if first is None:
+            raise VtjaxError(f"no video can be read\n{failed.report()}")
+        return *self.embed_clips(params, itertools.chain([first], found)), np.array(kept)
 
     def embed_clips(
         self, params: dict, clips: Iterable[tuple[np.ndarray, np.ndarray]]

@@ -34,13 +34,15 @@ _MEANING = 512  # dimensions in which texts that are equal coincide, and others 
 class Scores:
     """Clips of a split and what the model made of them; unit embeddings float32.
 
-    videos, backwards: [N, D], shown forwards and backwards. classes: [C, D], None without labels.
+    videos, backwards: [N, D], shown forwards and backwards. classes: [C, D], None without labels. unread: clips of the
+    split that cannot be read and are left out.
     """
 
     rows: data.Rows
     videos: np.ndarray
     backwards: np.ndarray
     classes: np.ndarray | None
+    unread: int = 0
 
     @property
     def labels(self) -> np.ndarray:
@@ -49,9 +51,15 @@ class Scores:
 
 
 def score(embedder: Embedder, params: dict, rows: data.Rows, classes: ClassSet | None) -> Scores:
-    """Embeds a split and the classes."""
-    videos, backwards = embedder.videos(params, rows)
-    return Scores(rows, videos, backwards, None if classes is None else embedder.classes(params, classes))
+    """Embeds a split and the classes.
+
+    Raises:
+      VtjaxError: no video of the split can be read.
+    """
+    videos, backwards, kept = embedder.videos(params, rows, rows.report)
+    left = data.Rows(rows.source, [rows.rows[i] for i in kept], rows.log)
+    table = None if classes is None else embedder.classes(params, classes)
+    return Scores(left, videos, backwards, table, len(rows) - len(kept))
 
 
 def top_rates(
@@ -181,9 +189,8 @@ def full_results(embedder: Embedder, params: dict, scores: Scores, classes: Clas
     """Every protocol."""
     results = [] if classes is None else zero_shot(scores, classes) + order_results(embedder, params, scores, classes)
     results += retrieval_results(embedder, params, scores)
-    unread = scores.rows.problems()
-    if len(unread):
-        note = f"{len(unread)} videos could not be read and were replaced by the next one"
+    if scores.unread:
+        note = f"{scores.unread} clips cannot be read and are left out"
         results = [dataclasses.replace(r, notes=(*r.notes, note)) for r in results]
     return results
 

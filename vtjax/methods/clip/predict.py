@@ -152,31 +152,10 @@ def _own(run: Any, embedder: Embedder) -> data.Videos:
 def _videos_for(
     run: Any, embedder: Embedder, text: str, rows: data.Rows, top: int, problems: Problems
 ) -> list[Match]:
-    kept: list[int] = []
-
-    def clips():
-        for i in range(len(rows)):
-            try:
-                clip = embedder.frames(rows[i])
-            except VideoError as error:
-                problems.add(error.where, error.reason)
-                continue
-            kept.append(i)
-            yield clip
-
-    found = clips()
-    first = next(found, None)
-    if first is None:
-        raise VtjaxError(f"no video can be read\n{problems.report()}")
-    embeddings, _ = embedder.embed_clips(run.params, _chain(first, found))
+    embeddings, _, kept = embedder.videos(run.params, rows, lambda error: problems.add(error.where, error.reason))
     scores = embeddings @ embedder.texts(run.params, [text])[0]
     order = np.argsort(-scores, kind="stable")[:top]
     return [_match(rows, kept[i], float(scores[i])) for i in order]
-
-
-def _chain(first: Any, rest: Any):
-    yield first
-    yield from rest
 
 
 def _match(rows: data.Rows, index: int, score: float) -> Match:
