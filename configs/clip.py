@@ -4,6 +4,9 @@
     python -m vtjax.train --config=configs/clip.py:smoke           a few steps, to see that everything runs
     python -m vtjax.train --config=configs/clip.py:videos --config.method.data.source=PREPARED_VIDEOS
 
+Studies, one table each: python -m vtjax.study --config=configs/clip.py --study=headline (or order, losses), with one
+--output for all three to train what they share once.
+
 Variants: smoke; demo (default); videos (a prepared folder of your own videos, small model, random weights); finetune
 (the same from published CLIP weights, settings of CLIP4Clip); b32, b16, l14 (published sizes and settings, random
 weights; name data.source and text.vocabulary; paper is l14).
@@ -49,7 +52,7 @@ def demo() -> Experiment:
             weight_decay=0.05,
             no_decay=NO_DECAY,
         ),
-        train=Train(steps=700, batch_size=32, log_every=20, eval_every=350, checkpoint_every=350),
+        train=Train(steps=1000, batch_size=32, log_every=20, eval_every=500, checkpoint_every=500),
         loader=Loader(threads=2),
     )
 

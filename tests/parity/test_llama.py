@@ -79,13 +79,11 @@ def test_tiny_models(config, left):
     [
         {"width": 4096, "heads": 32, "kv_heads": 32, "ffn_width": 11008},
         {"width": 4096, "heads": 32, "kv_heads": 8, "ffn_width": 1024},
-        pytest.param(
-            {"width": 5120, "heads": 40, "kv_heads": 40, "ffn_width": 13824}, marks=pytest.mark.slow, id="13b"
-        ),
+        {"width": 5120, "heads": 40, "kv_heads": 40, "ffn_width": 13824},
     ],
 )
 def test_published_widths(changes):
-    """One layer as wide as the 7B (also grouped-query) and 13B models, with a small vocabulary."""
+    """One layer as wide as the 7B (also grouped-query) and 13B models, with a small vocabulary; 3 GiB at most."""
     config = LlamaConfig(vocab_size=64, layers=1, **changes)
     model = reference(config)
     ids, valid = prompts(64, (12,), False)

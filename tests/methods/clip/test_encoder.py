@@ -1,6 +1,5 @@
 """Encoders for other methods: from a run, a stage of another recipe, a published and a converted CLIP."""
 
-import dataclasses
 import json
 import shutil
 
@@ -8,63 +7,37 @@ import jax
 import numpy as np
 import pytest
 
-from vtjax.config import load_config_file
 from vtjax.convert.__main__ import backward, forward
 from vtjax.convert.clip import load_clip, save_clip_hf
 from vtjax.convert.options import Options
 from vtjax.data.image import ImageTransform
 from vtjax.errors import VtjaxError
 from vtjax.methods.clip import pipeline
-from vtjax.methods.clip.config import TextSizes, VisionSizes
 from vtjax.methods.clip.embed import open_embedder
 from vtjax.methods.clip.encoder import open_encoder
 from vtjax.nn.clip import Clip, ClipConfig, TextConfig
 from vtjax.nn.vit import VisionConfig
-from vtjax.runs import Run
 from vtjax.text.clip_tokenizer import ClipTokenizer
 from vtjax.text.tokenizer import SEP, load_tokenizer
-from vtjax.training.recipe import run_experiment
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 40, 48, 3)).astype(np.uint8)
 TEXTS = ["a person pushes the red cup", "a hand opens a box"]
 
 
-@pytest.fixture(scope="module")
-def experiment(request):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(request.config.rootpath)
-        made = load_config_file("configs/clip.py:smoke")
-    method = made.method
-    method.model.vision, method.model.text = VisionSizes(32, 16, 16, 1, 2, 32), TextSizes(16, 1, 2, 32)
-    method.model.embed_dim, method.model.frames, method.model.temporal_layers = 16, 2, 1
-    method.model.scan, method.data.resize = True, "squash"
-    method.data.world_train, method.data.world_test, method.data.val_size = 8, 4, 2
-    made.optim.warmup_steps = 0
-    made.train = dataclasses.replace(made.train, steps=1, batch_size=8, eval_every=0, checkpoint_every=1)
-    return made
-
-
-@pytest.fixture(scope="module")
-def run(experiment, tmp_path_factory):
-    work = tmp_path_factory.mktemp("encoder") / "run"
-    assert run_experiment(experiment, work).finished
-    return Run(work)
-
-
-def test_a_run_gives_its_towers(run):
-    encoder = open_encoder(run.work)
+def test_a_run_gives_its_towers(world_run):
+    encoder = open_encoder(world_run.work)
     assert set(encoder.params) == {"vision", "text", "logit_scale"}
     assert "layer_0" in encoder.params["text"]["transformer"]
     assert encoder.image == ImageTransform(32, "squash")
     found = encoder.frames(FRAMES)
     assert found.states.shape == (3, 16) and found.embeddings.dtype == np.float32
     # A clip of one real frame is pooled from that frame alone, once the temporal part is taken out.
-    own = open_embedder(run.experiment.method, run.work / "assets")
-    still = {**run.params, "temporal": jax.tree.map(np.zeros_like, run.params["temporal"])}
+    own = open_embedder(world_run.experiment.method, world_run.work / "assets")
+    still = {**world_run.params, "temporal": jax.tree.map(np.zeros_like, world_run.params["temporal"])}
     clips = [(np.stack([f, f]), np.array([True, False])) for f in own.image.pixels(FRAMES)]
     np.testing.assert_allclose(found.embeddings, own.embed_clips(still, clips)[0], atol=1e-5)
     texts = encoder.texts(TEXTS)
-    np.testing.assert_allclose(texts.embeddings, own.texts(run.params, TEXTS), atol=1e-5)
+    np.testing.assert_allclose(texts.embeddings, own.texts(world_run.params, TEXTS), atol=1e-5)
     # Before the projection, as stated.
     by_hand = found.states @ encoder.params["vision"]["projection"]["kernel"]
     np.testing.assert_allclose(by_hand / np.linalg.norm(by_hand, axis=1, keepdims=True), found.embeddings, atol=1e-5)
@@ -72,8 +45,8 @@ def test_a_run_gives_its_towers(run):
     np.testing.assert_allclose(by_hand / np.linalg.norm(by_hand, axis=1, keepdims=True), texts.embeddings, atol=1e-5)
 
 
-def test_many_frames_are_those_one_by_one(run):
-    encoder = open_encoder(run.work)
+def test_many_frames_are_those_one_by_one(world_run):
+    encoder = open_encoder(world_run.work)
     many = np.random.default_rng(1).integers(0, 256, (70, 32, 32, 3)).astype(np.uint8)
     found = encoder.frames(many).embeddings
     np.testing.assert_allclose(found[[0, 69]], encoder.frames(many[[0, 69]]).embeddings, atol=1e-6)
@@ -83,12 +56,12 @@ def test_many_frames_are_those_one_by_one(run):
     np.testing.assert_allclose(means[1], rows[0], atol=1e-6)
 
 
-def test_a_stage_of_another_recipe(experiment, run, tmp_path):
+def test_a_stage_of_another_recipe(world_run, tmp_path):
     """As a method's pipeline makes it: the stage's folder holds assets, the recipe puts the checkpoints beside them."""
     stage = tmp_path / "run" / "encoder"
-    pipeline.build(experiment, stage)
-    shutil.copytree(run.work / "train", stage, dirs_exist_ok=True)
-    same, own = open_encoder(stage), open_encoder(run.work)
+    pipeline.build(world_run.experiment, stage)
+    shutil.copytree(world_run.work / "train", stage, dirs_exist_ok=True)
+    same, own = open_encoder(stage), open_encoder(world_run.work)
     np.testing.assert_array_equal(same.frames(FRAMES).embeddings, own.frames(FRAMES).embeddings)
     np.testing.assert_array_equal(same.texts(TEXTS).states, own.texts(TEXTS).states)
 
@@ -119,9 +92,9 @@ def test_published_and_converted_models_are_the_same(published, tmp_path):
     np.testing.assert_array_equal(again.texts(TEXTS).embeddings, texts.embeddings)
 
 
-def test_a_run_goes_back_to_hugging_face_s_layout(run, tmp_path):
-    backward(str(run.work), tmp_path / "exported", "auto")
-    encoder = open_encoder(run.work)
+def test_a_run_goes_back_to_hugging_face_s_layout(world_run, tmp_path):
+    backward(str(world_run.work), tmp_path / "exported", "auto")
+    encoder = open_encoder(world_run.work)
     sizes, params = load_clip(tmp_path / "exported")
     assert sizes == encoder.sizes and sizes.text.eot_id == SEP
     jax.tree.map(np.testing.assert_array_equal, params, encoder.params)
@@ -129,8 +102,8 @@ def test_a_run_goes_back_to_hugging_face_s_layout(run, tmp_path):
     assert load_tokenizer(tmp_path / "exported").fingerprint() == encoder.tokenizer.fingerprint()
 
 
-def test_what_is_no_encoder_is_refused(run, tmp_path):
-    encoder = open_encoder(run.work)
+def test_what_is_no_encoder_is_refused(world_run, tmp_path):
+    encoder = open_encoder(world_run.work)
     with pytest.raises(VtjaxError, match="expected uint8 .N, height"):
         encoder.frames(FRAMES[0])
     with pytest.raises(VtjaxError, match="text 1 of 2 is empty"):
@@ -138,7 +111,7 @@ def test_what_is_no_encoder_is_refused(run, tmp_path):
     with pytest.raises(VtjaxError, match="nothing to encode"):
         encoder.frames(FRAMES[:0])
     with pytest.raises(VtjaxError, match="no checkpoint of step 7|step 7"):
-        open_encoder(run.work, "7")
+        open_encoder(world_run.work, "7")
     (tmp_path / "config.json").write_text(json.dumps({"name": "car"}))
     with pytest.raises(VtjaxError, match="a run of 'car'"):
         open_encoder(tmp_path)

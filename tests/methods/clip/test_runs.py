@@ -1,6 +1,5 @@
 """Whole runs at the smallest size: the world through train, evaluate, report and predict; a folder of mp4 and a CSV."""
 
-import dataclasses
 import json
 import types
 
@@ -17,7 +16,6 @@ from vtjax.data.video.prepare import Options, prepare
 from vtjax.data.video.shards import Making
 from vtjax.errors import Problems, VtjaxError
 from vtjax.methods.clip import evaluate, pipeline, predict, report, sizes
-from vtjax.methods.clip.config import TextSizes, VisionSizes
 from vtjax.methods.clip.text import open_tokenizer
 from vtjax.methods.clip.world import WorkshopClips
 from vtjax.nn.clip import ClipConfig, TextConfig
@@ -28,29 +26,6 @@ from vtjax.text.tokenizer import WordTokenizer
 from vtjax.training.recipe import run_experiment
 
 WORDS = ("red", "blue")
-
-
-def tiny(variant):
-    experiment = load_config_file(f"configs/clip.py:{variant}")
-    method = experiment.method
-    method.model.vision, method.model.text = VisionSizes(32, 16, 16, 1, 2, 32), TextSizes(16, 1, 2, 32)
-    method.model.embed_dim, method.model.frames, method.model.temporal_layers = 16, 2, 1
-    experiment.optim.warmup_steps = 1
-    experiment.train = dataclasses.replace(experiment.train, steps=2, batch_size=8, eval_every=0, checkpoint_every=2)
-    return experiment
-
-
-@pytest.fixture(scope="module")
-def world_run(tmp_path_factory, request):
-    work = tmp_path_factory.mktemp("clip") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(request.config.rootpath)
-        experiment = tiny("smoke")
-    experiment.method.data.world_train, experiment.method.data.world_test = 10, 8
-    experiment.method.data.val_size = 4
-    outcome = run_experiment(experiment, work)
-    assert outcome.finished and outcome.step == 2
-    return Run(work)
 
 
 def test_smoke_run_is_evaluated_and_reported(world_run):
@@ -118,14 +93,12 @@ def my_videos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def own_run(my_videos, tmp_path_factory, request):
+def own_run(tiny, my_videos, tmp_path_factory):
     work = tmp_path_factory.mktemp("own")
     made = Making(fps=4.0, size=40)
     summary = prepare(Options(str(work / "prepared"), str(my_videos / "list.csv"), making=made, processes=0))
     assert summary.meta["splits"] == {"test": 2, "train": 4}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(request.config.rootpath)
-        experiment = tiny("videos")
+    experiment = tiny("videos")
     experiment.method.data.source = str(work / "prepared")
     assert run_experiment(experiment, work / "run").finished
     return Run(work / "run")
@@ -155,7 +128,7 @@ def test_sentence_over_files_and_file_over_sentences(own_run, my_videos, tmp_pat
     )
     assert predict.command(own_run, flags, tmp_path / "answer") == 0
     answer = json.loads((tmp_path / "answer.json").read_text())
-    assert len(answer["answers"]) == 3 and "broken.mp4" in answer["left_out"][0]["where"]
+    assert len(answer["answers"]) == 3 and any("broken.mp4" in bad["where"] for bad in answer["left_out"])
     assert "data:image/png" in (tmp_path / "answer.html").read_text()
 
 
