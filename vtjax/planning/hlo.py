@@ -153,24 +153,63 @@ class Program:
         written = _hbm(one)
         if one.op.endswith("-start"):  # its tuple holds the operands once more
             written = max(written - sum(operand.bytes for operand in operands), 0.0)
-        if one.op == "dynamic-slice":
-            return 2 * written
+        if one.op in ("dynamic-slice", "gather"):
+            return 2 * written + sum(sizes[1:])
         if one.op == "dynamic-update-slice":
             return 2 * sizes[1] if len(sizes) > 1 else written
         if one.op == "fusion":
-            inner = self.computations.get(next(iter(one.called("calls")), ""), {})
-            parameters = {int(i.attributes.split(")")[0]): i for i in inner.values() if i.op == "parameter"}
-            for index, parameter in parameters.items():
-                if index >= len(sizes):
-                    continue
-                users = [i for i in inner.values() if parameter.name in i.operands]
-                if users and all(u.op == "dynamic-slice" and u.operands[0] == parameter.name for u in users):
-                    sizes[index] = min(sizes[index], sum(u.bytes for u in users))
-                elif any(u.op == "dynamic-update-slice" and u.operands[0] == parameter.name for u in users):
-                    updates = [inner[u.operands[1]].bytes for u in users if len(u.operands) > 1 and u.operands[1] in inner]
-                    written = written - sizes[index] + sum(updates)
-                    sizes[index] = 0.0
-        return sum(sizes) + max(written, 0.0)
+            inner = self._inner(one)
+            parameters = self._parameters(inner)
+            sizes = [min(s, self._read(inner, parameters[i])) if i in parameters else s for i, s in enumerate(sizes)]
+            root = next((i for i in inner.values() if i.root), None)
+            if root is not None:
+                parts = [inner[n] for n in root.operands if n in inner] if root.op == "tuple" else [root]
+                if len(parts) == len(one.shapes):
+                    written = sum(
+                        min(shape.bytes, self._written(inner, part))
+                        for shape, part in zip(one.shapes, parts, strict=True) if not shape.fast
+                    )  # fmt: skip
+        return sum(sizes) + written
+
+    def _inner(self, fusion: Instruction) -> dict[str, Instruction]:
+        return self.computations.get(next(iter(fusion.called("calls")), ""), {})
+
+    @staticmethod
+    def _parameters(computation: dict[str, Instruction]) -> dict[int, str]:
+        return {int(i.attributes.split(")")[0]): i.name for i in computation.values() if i.op == "parameter"}
+
+    def _read(self, computation: dict[str, Instruction], name: str) -> float:
+        """Bytes of a fusion's operand that are read: slices of it, where nothing else uses it."""
+        whole, total = computation[name].bytes, 0.0
+        for user in computation.values():
+            if name not in user.operands:
+                continue
+            first = user.operands[0] == name
+            if first and user.op in ("dynamic-slice", "slice", "gather"):
+                total += user.bytes
+            elif user.op in ("bitcast", "reshape"):
+                total += self._read(computation, user.name)
+            elif user.op == "fusion":
+                inner = self._inner(user)
+                parameters = self._parameters(inner)
+                places = [i for i, operand in enumerate(user.operands) if operand == name and i in parameters]
+                total += sum(self._read(inner, parameters[i]) for i in places)
+            elif not (first and user.op == "dynamic-update-slice"):  # which writes into it, in place
+                return whole
+        return min(total, whole)
+
+    def _written(self, computation: dict[str, Instruction], one: Instruction) -> float:
+        """Bytes of a fusion's result that are written: the update, where it is an array updated in place."""
+        operands = [computation[name] for name in one.operands if name in computation]
+        if one.op == "dynamic-update-slice" and len(operands) > 1:
+            return operands[1].bytes
+        if one.op in ("bitcast", "reshape") and operands:
+            return self._written(computation, operands[0])
+        if one.op == "fusion":
+            inner = self._inner(one)
+            root = next((i for i in inner.values() if i.root), None)
+            return self._written(inner, root) if root is not None and root.op != "tuple" else one.bytes
+        return one.bytes
 
 
 def _hbm(one: Instruction) -> float:

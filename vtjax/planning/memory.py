@@ -68,13 +68,8 @@ def state_memory(trainer: Trainer, activations: float = 0.0, stats: Any = None) 
     return Memory(*parts, batch, activations, *map(float, xla))
 
 
-def activation_bytes(trainer: Trainer) -> float:
-    """Of `kept_bytes`, one device's part, split over the batch's axes of the mesh."""
-    return kept_bytes(trainer.task) / (trainer.mesh.shape["data"] * trainer.mesh.shape["fsdp"])
-
-
-def kept_bytes(task: Task) -> float:
-    """What all devices together keep between the forward and the backward pass of one micro-batch.
+def kept(task: Task) -> list[Tensor]:
+    """What all devices together keep between the forward and the backward pass of one micro-batch, largest first.
 
     Counted on the traced loss: all that its gradient reads and that depends on the batch. XLA may keep less (it fuses)
     or more (copies).
@@ -87,18 +82,22 @@ def kept_bytes(task: Task) -> float:
     key = jax.eval_shape(lambda: jax.random.key(0))
     trainable, frozen = split(jax.eval_shape(task.init, key, batch), train.trainable)
 
-    def kept(trainable: Any, frozen: Any, rng: jax.Array, batch: Any) -> Any:
+    def pulled(trainable: Any, frozen: Any, rng: jax.Array, batch: Any) -> Any:
         loss = lambda t: task.loss(merge(t, frozen), batch, rng, True)["loss"][0]  # noqa: E731
         return jax.vjp(loss, trainable)[1]
 
-    jaxpr = jax.make_jaxpr(kept)(trainable, frozen, key, batch).jaxpr
-    depends = set(jaxpr.invars[len(jaxpr.invars) - len(batch) :])
+    jaxpr = jax.make_jaxpr(pulled)(trainable, frozen, key, batch).jaxpr
+    depends: dict[Any, str] = dict.fromkeys(jaxpr.invars[len(jaxpr.invars) - len(batch) :], "batch")
     given = set(jaxpr.invars)
     for eqn in jaxpr.eqns:
         if any(v in depends for v in eqn.invars if not isinstance(v, Literal)):
-            depends.update(eqn.outvars)
+            name = f"{eqn.source_info.name_stack}/{eqn.primitive.name}".strip("/")
+            depends |= dict.fromkeys(eqn.outvars, name)
     residuals = {v for v in jaxpr.outvars if not isinstance(v, Literal) and v in depends and v not in given}
-    return float(sum(math.prod(v.aval.shape) * v.aval.dtype.itemsize for v in residuals))
+    found = [
+        Tensor(math.prod(v.aval.shape) * v.aval.dtype.itemsize, v.aval.str_short(), depends[v]) for v in residuals
+    ]
+    return sorted(found, key=lambda t: -t.bytes)
 
 
 def replicated(trainer: Trainer) -> list[Tensor]:
@@ -134,6 +133,7 @@ class Overflow:
 def parse_overflow(message: str) -> Overflow:
     """Reads XLA's RESOURCE_EXHAUSTED message; what it does not say is 0 or empty."""
     sizes = re.search(r"Used ([\d.]+[BKMG]?) of ([\d.]+[BKMG]?) hbm", message)
+    sizes = sizes or re.search(r"\(([\d.]+[BKMG]?)\) exceeds available HBM \(([\d.]+[BKMG]?)\)", message)
     needed, available = (parse_bytes(sizes[i]) for i in (1, 2)) if sizes else (0.0, 0.0)
     tensors = []
     for part in re.split(r"\n\s*\d+\. Size: ", message)[1:]:

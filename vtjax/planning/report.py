@@ -167,7 +167,9 @@ def describe(step: Step) -> Plan:
     """What a step takes."""
     trainer, topology = step.trainer, step.topology
     train, needs = trainer.task.train, model_flops(trainer.task)
-    executed, kept = executed_flops(step.traced), memory.activation_bytes(trainer)
+    executed, ways = executed_flops(step.traced), trainer.mesh.shape["data"] * trainer.mesh.shape["fsdp"]
+    tensors = memory.kept(trainer.task)
+    kept = sum(t.bytes for t in tensors) / ways
     common = dict(
         topology=topology,
         mesh=dict(trainer.mesh.shape),
@@ -183,9 +185,11 @@ def describe(step: Step) -> Plan:
     )
     if step.compiled is None:
         told = step.overflow
+        # Where XLA names no tensor, those that the backward pass reads, as they were traced.
+        traced = [dataclasses.replace(t, bytes=t.bytes / ways, shape=f"{t.shape} / {ways}") for t in tensors[:SHOWN]]
         return Plan(
             fits=False, memory=memory.state_memory(trainer, kept), needed=told.needed,
-            available=told.available or usable_hbm(topology), largest=list(told.largest), **common,
+            available=told.available or usable_hbm(topology), largest=list(told.largest) or traced, **common,
         )  # fmt: skip
     program = hlo.Program(step.compiled.as_text())
     used = memory.state_memory(trainer, kept, step.compiled.memory_analysis())

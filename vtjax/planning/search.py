@@ -108,7 +108,7 @@ class _Measure:
         self.params = jax.eval_shape(task.init, jax.random.key(0), batch)
         self.trainable, _ = partitioning.split(self.params, train.trainable)
         self.optimizer = jax.eval_shape(make_optimizer(task.optim, train.steps).init, self.trainable)
-        self.activations = memory.kept_bytes(task)
+        self.activations = sum(t.bytes for t in memory.kept(task))
         self.batch = sum(math.prod(s.shape) * s.dtype.itemsize for s in batch.values())
 
     def __call__(self, mesh: Mesh) -> float:
