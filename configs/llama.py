@@ -5,8 +5,8 @@
     python -m vtjax.train --config=configs/llama.py:smoke          a few steps, to see that everything runs
     python -m vtjax.plan --config=configs/llama.py:7b --topology=v5p-128
 
-Variants: smoke; demo (default); 7b (also paper), 13b (PiTe's rank, length 2,048, batch 256; name model.pretrained and data.source,
-lines of JSON with "prompt" and "answer", or "text").
+Variants: smoke; demo (default); 7b (also paper), 13b (PiTe's rank, length 2,048, batch 256; name model.pretrained and
+data.source, lines of JSON with "prompt" and "answer", or "text").
 """
 
 from vtjax.config import Experiment, Loader, Mesh, Optim, Train, variant_of

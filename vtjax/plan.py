@@ -1,7 +1,7 @@
 """Does it fit, and what bounds it? python -m vtjax.plan --config=configs/clip.py:l14 --topology=v5e-256 [--search]
 
 Compiles the train step of vtjax.train for a TPU slice that is not here (needs libtpu: pip install 'vtjax[plan]') and
-prints memory, work, traffic and the least time of a step. Exits with 1 where it does not fit, and names a way that does.
+prints memory, work, traffic and the least time of a step. Exits with 1 where it does not fit, and names what would.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vtjax import mains
 mains.define_config()
 flags.DEFINE_string("topology", "", "v4-N, v5e-N, v5p-N, v6e-N as sold; v5p:4x4x4; or cpu:N, without times.")
 flags.DEFINE_integer("slices", 0, "Slices, joined over the data axis; 0 is config.mesh.slices.", lower_bound=0)
-flags.DEFINE_bool("search", False, "Try other meshes, batches and settings that change only memory and speed; rank them.")
+flags.DEFINE_bool("search", False, "Try other meshes, batches, settings that change memory and speed; rank them.")
 flags.DEFINE_list("batches", [], "With --search: global batch sizes to try, for example 1024,2048.")
 flags.DEFINE_integer("compiles", 8, "With --search: candidates to compile at most.", lower_bound=1)
 flags.DEFINE_bool("propose", True, "Where it does not fit, look for settings, then a slice, that do.")

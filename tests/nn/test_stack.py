@@ -16,7 +16,9 @@ RNG = np.random.default_rng(0)
 X, MASK = RNG.standard_normal((2, 4, 5)).astype(np.float32), np.array([[1, 1, 1, 0], [1, 1, 1, 1]], bool)
 IDS = RNG.integers(0, 20, (2, 4)).astype(np.int32)
 LAYER = LayerConfig(2, 16)
-BERT = BertConfig(vocab_size=20, width=8, layers=2, heads=2, ffn_width=16, positions=8, dropout=0.0, attention_dropout=0.0)
+BERT = BertConfig(
+    vocab_size=20, width=8, layers=2, heads=2, ffn_width=16, positions=8, dropout=0.0, attention_dropout=0.0
+)
 MODELS = {
     "encoder": (lambda **how: ActorEncoder(8, 2, LAYER, **how), (X, MASK)),
     "decoder": (lambda **how: ActorDecoder(3, 2, LAYER, **how), (X[:, 0, :4].repeat(2, axis=1), MASK)),
@@ -41,9 +43,10 @@ def test_scan_and_remat_change_nothing(name):
 
 def test_a_scan_initialises_the_parameters_of_all_layers():
     make, inputs = MODELS["bert"]
+    shapes = lambda tree: jax.tree.map(lambda x: x.shape, tree)  # noqa: E731
     looped = jax.eval_shape(make().init, jax.random.key(0), *inputs)["params"]
     scanned = jax.eval_shape(make(scan=True).init, jax.random.key(0), *inputs)["params"]
-    assert jax.tree.map(lambda x: x.shape, jax.eval_shape(stack_layers, looped)) == jax.tree.map(lambda x: x.shape, scanned)
+    assert shapes(jax.eval_shape(stack_layers, looped)) == shapes(scanned)
 
 
 def test_scanned_dropout_is_a_function_of_its_key():

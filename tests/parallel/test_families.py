@@ -14,7 +14,7 @@ import pytest
 
 from vtjax import methods
 from vtjax.bench import random_batch
-from vtjax.config import Experiment, Mesh, Optim, Train, load_config_file
+from vtjax.config import Experiment, Mesh, Optim, load_config_file
 from vtjax.methods.llama.config import LlamaConfig, LlamaDataConfig, LlamaModelConfig, LlamaTextConfig
 from vtjax.parallel.mesh import global_batch, make_mesh
 from vtjax.parallel.partition import flatten
@@ -79,7 +79,7 @@ def stepped(tmp_path_factory):
     return step
 
 
-@pytest.mark.parametrize("mesh", ["8", "2x2x2"])
+@pytest.mark.parametrize("mesh", [pytest.param("8", marks=pytest.mark.slow), "2x2x2"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_and_updated_parameters_do_not_depend_on_the_mesh(family, mesh, stepped):
     _, alone, expected = stepped(family, "1")

@@ -149,8 +149,8 @@ class LayerStack(nn.Module):
     """Pre-norm layers, as modules `layer_0`.. or, with `scan`, as one module `layers` with stacked parameters.
 
     `stack_layers` and `unstack_layers` turn the parameters of one into those of the other. A scan compiles one layer
-    whatever the depth. remat: a name of `stack.REMAT`, or None to keep all. adapter: makes the module of a branch beside
-    each layer's feed-forward network (AdaptFormer, arXiv 2205.13535), called with (x, train=).
+    whatever the depth. remat: a name of `stack.REMAT`, or None to keep all. adapter: makes the module of a branch
+    beside each layer's feed-forward network (AdaptFormer, arXiv 2205.13535), called with (x, train=).
     """
 
     config: LayerConfig

@@ -106,8 +106,8 @@ class Program:
                 for inner in one.called("calls"):
                     yield from self._running(inner, times, True)
             elif one.op in ("call", "async-start", "conditional"):
-                branches = one.called("to_apply", "calls", "branch_computations", "true_computation", "false_computation")
-                for inner in branches:
+                keys = ("to_apply", "calls", "branch_computations", "true_computation", "false_computation")
+                for inner in one.called(*keys):
                     yield from self._running(inner, times, fused)
 
     @functools.cache  # noqa: B019
@@ -267,7 +267,8 @@ class Collective:
 def collectives(program: Program, devices: int) -> list[Collective]:
     """All collectives of a program on `devices` devices, asynchronous ones by their start.
 
-    One that libtpu spreads over several fusions, to run beside them, is printed in each with one channel: it counts once.
+    One that libtpu spreads over several fusions, to run beside them, is printed in each with one channel; it counts
+    once.
     """
     out: list[Collective] = []
     channels: set[str] = set()

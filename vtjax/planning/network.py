@@ -1,4 +1,4 @@
-"""Which wires a collective uses, and for how long: the torus inside a slice (ICI), the data-centre network between (DCN).
+"""Which wires a collective uses, and for how long: inside a slice its torus (ICI), between slices the network (DCN).
 
 A device of n that gather together sends (n - 1) / n of the result whatever the algorithm, an all-reduce twice that. In
 a slice the group's share of the torus counts: each axis along which it extends has two directions where the axis closes
@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
-
 
 from vtjax.planning.chips import Chip
 from vtjax.planning.hlo import Collective
@@ -31,7 +30,9 @@ class Transfer:
     source: str
 
 
-def transfers(found: Sequence[Collective], devices: Sequence[Any], shape: Sequence[int], chip: Chip | None) -> list[Transfer]:
+def transfers(
+    found: Sequence[Collective], devices: Sequence[Any], shape: Sequence[int], chip: Chip | None
+) -> list[Transfer]:
     """Of each collective.
 
     devices: of the mesh, flat, in its order. shape: of one slice.

@@ -19,7 +19,6 @@ from vtjax.planning.flops import executed_flops, model_flops
 from vtjax.planning.topology import Topology
 from vtjax.training.step import Trainer
 
-
 SHOWN = 8  # of the largest tensors
 
 

@@ -2,8 +2,8 @@
 
 What may be varied without changing what is learnt a method says itself (`LEVERS` of its pipeline, see
 vtjax/methods/__init__.py). The estimate is of memory alone: the state's shards exactly, the activations as traced, the
-gradients as the trainable state. Candidates that should fit are tried from the least communication and recomputation on;
-what XLA then says decides.
+gradients as the trainable state. Candidates that should fit are tried from the least communication and recomputation
+on; what XLA then says decides.
 """
 
 from __future__ import annotations

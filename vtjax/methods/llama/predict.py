@@ -37,7 +37,8 @@ def predict(
     rows = [tokenizer.ids(prompt) for prompt in prompts]
     length = max(map(len, rows))
     if length + max_new_tokens > sizes.positions:
-        raise VtjaxError(f"{length} tokens of a prompt and {max_new_tokens} new ones; the model takes {sizes.positions}")
+        both = f"{length} tokens of a prompt and {max_new_tokens} new ones"
+        raise VtjaxError(f"{both}; the model takes {sizes.positions}")
     ids, valid = pad_rows(rows, length, tokenizer.pad_id, left=True)
     made = generate(
         model, run.params["base"], Sampling(max_new_tokens, temperature, stop_ids=(tokenizer.eos_id,)),
