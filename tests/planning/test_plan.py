@@ -9,6 +9,7 @@ import pytest
 
 from vtjax.config import Mesh, load_config_file
 from vtjax.errors import VtjaxError
+from vtjax.methods.llama import pipeline
 from vtjax.planning import memory, report, search, table, topology
 
 EIGHT = topology.parse("cpu:8")
@@ -48,6 +49,12 @@ def tiny(**settings):
     experiment.method.text.max_tokens = experiment.method.text.chunk = 16
     experiment.mesh, experiment.train.batch_size = Mesh(2, 2, 2), 16
     return search.with_settings(experiment, settings)
+
+
+@pytest.fixture(autouse=True)
+def few_levers(monkeypatch):
+    """Two of each lever's values are enough here."""
+    monkeypatch.setattr(pipeline, "LEVERS", {"method.model.remat": ("none", "full"), "train.accumulate": (1, 2)})
 
 
 @pytest.fixture(scope="module")

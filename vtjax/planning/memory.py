@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.extend.core import Literal
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 from vtjax.parallel.partition import flatten, merge, split
 from vtjax.training.step import Trainer
@@ -74,6 +74,30 @@ def kept(task: Task) -> list[Tensor]:
     Counted on the traced loss: all that its gradient reads and that depends on the batch. XLA may keep less (it fuses)
     or more (copies).
     """
+    loss, arguments = _objective(task)
+    pulled = lambda trainable, *rest: jax.vjp(lambda t: loss(t, *rest), trainable)[1]  # noqa: E731
+    jaxpr = jax.make_jaxpr(pulled)(*arguments).jaxpr
+    fields = len(arguments[-1])
+    depends: dict[Any, str] = dict.fromkeys(jaxpr.invars[len(jaxpr.invars) - fields :], "batch")
+    given = set(jaxpr.invars)
+    for eqn in jaxpr.eqns:
+        if any(v in depends for v in eqn.invars if not isinstance(v, Literal)):
+            name = f"{eqn.source_info.name_stack}/{eqn.primitive.name}".strip("/")
+            depends |= dict.fromkeys(eqn.outvars, name)
+    residuals = {v for v in jaxpr.outvars if not isinstance(v, Literal) and v in depends and v not in given}
+    found = [Tensor(_bytes(v.aval), v.aval.str_short(), depends[v]) for v in residuals]
+    return sorted(found, key=lambda t: -t.bytes)
+
+
+def computed_again(task: Task) -> float:
+    """Bytes of all devices together that the backward pass makes anew and reads at one time, by rematerialisation: of
+    the largest part that is computed again, what its own gradient reads, and so on for the parts inside it."""
+    loss, arguments = _objective(task)
+    return _again(jax.make_jaxpr(loss)(*arguments).jaxpr)
+
+
+def _objective(task: Task) -> tuple[Any, tuple]:
+    """(trainable, frozen, rng, batch) -> loss of one micro-batch, and the shapes of its arguments."""
     train = task.train
     batch = {
         name: jax.ShapeDtypeStruct((train.batch_size // train.accumulate, *spec.shape), spec.dtype)
@@ -82,22 +106,41 @@ def kept(task: Task) -> list[Tensor]:
     key = jax.eval_shape(lambda: jax.random.key(0))
     trainable, frozen = split(jax.eval_shape(task.init, key, batch), train.trainable)
 
-    def pulled(trainable: Any, frozen: Any, rng: jax.Array, batch: Any) -> Any:
-        loss = lambda t: task.loss(merge(t, frozen), batch, rng, True)["loss"][0]  # noqa: E731
-        return jax.vjp(loss, trainable)[1]
+    def loss(trainable: Any, frozen: Any, rng: jax.Array, batch: Any) -> jax.Array:
+        return task.loss(merge(trainable, frozen), batch, rng, True)["loss"][0]
 
-    jaxpr = jax.make_jaxpr(pulled)(trainable, frozen, key, batch).jaxpr
-    depends: dict[Any, str] = dict.fromkeys(jaxpr.invars[len(jaxpr.invars) - len(batch) :], "batch")
-    given = set(jaxpr.invars)
+    return loss, (trainable, frozen, key, batch)
+
+
+def _again(jaxpr: Any) -> float:
+    most = 0.0
     for eqn in jaxpr.eqns:
-        if any(v in depends for v in eqn.invars if not isinstance(v, Literal)):
-            name = f"{eqn.source_info.name_stack}/{eqn.primitive.name}".strip("/")
-            depends |= dict.fromkeys(eqn.outvars, name)
-    residuals = {v for v in jaxpr.outvars if not isinstance(v, Literal) and v in depends and v not in given}
-    found = [
-        Tensor(math.prod(v.aval.shape) * v.aval.dtype.itemsize, v.aval.str_short(), depends[v]) for v in residuals
-    ]
-    return sorted(found, key=lambda t: -t.bytes)
+        inner = [getattr(x, "jaxpr", x) for x in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr)]
+        inside = max((_again(x) for x in inner if hasattr(x, "eqns")), default=0.0)
+        if eqn.primitive.name in ("remat2", "remat", "checkpoint"):
+            inside += _residuals(eqn.params["jaxpr"])
+        most = max(most, inside)
+    return most
+
+
+def _is_jaxpr(x: Any) -> bool:
+    return hasattr(x, "eqns") or hasattr(x, "jaxpr")
+
+
+def _residuals(body: Any) -> float:
+    """Bytes that the gradient of an open jaxpr reads, its inputs left out."""
+    run = jaxpr_as_fun(ClosedJaxpr(body, ()))
+    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in body.invars]
+    traced = jax.make_jaxpr(lambda *inputs: jax.vjp(run, *inputs)[1])(*shapes).jaxpr
+    given = set(traced.invars)
+    return sum(_bytes(v.aval) for v in set(traced.outvars) if not isinstance(v, Literal) and v not in given)
+
+
+def _bytes(aval: Any) -> float:
+    """Of an abstract value; 0 for random keys and for what has no tangent."""
+    if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended) or aval.dtype == jax.dtypes.float0:
+        return 0.0
+    return float(math.prod(aval.shape) * aval.dtype.itemsize)
 
 
 def replicated(trainer: Trainer) -> list[Tensor]:

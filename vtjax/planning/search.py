@@ -76,30 +76,32 @@ def candidates(
     levers = dict(methods.module(experiment.name, "pipeline").LEVERS)
     refused: dict[str, None] = {}
     found = []
+    parts = levers.pop("train.accumulate", (experiment.train.accumulate,))
     for batch in batches or (experiment.train.batch_size,):
         for values in itertools.product(*levers.values()):
             settings = {"train.batch_size": batch, **dict(zip(levers, values, strict=True))}
+            base = with_settings(experiment, {**settings, "train.accumulate": 1})
             try:
-                base = with_settings(experiment, settings)
                 measure = _Measure(methods.module(base.name, "pipeline").abstract(base))
             except VtjaxError as error:
                 refused[str(error).splitlines()[0]] = None
                 continue
-            for mesh in meshes(topology):
+            for accumulate, mesh in itertools.product(parts, meshes(topology)):
                 try:
-                    bytes_ = measure(mesh)
+                    bytes_ = measure(mesh, accumulate)
                 except VtjaxError as error:
                     refused[f"{_name(mesh)}: {_first_reason(error)}"] = None
                     continue
-                changed = {**settings, **{f"mesh.{axis}": getattr(mesh, axis) for axis in AXES}}
+                changed = {**settings, "train.accumulate": accumulate}
+                changed |= {f"mesh.{axis}": getattr(mesh, axis) for axis in AXES}
                 place = [levers[name].index(settings[name]) for name in levers]
-                cost = (sum(place), mesh.tensor, mesh.fsdp)
+                cost = (sum(place) + parts.index(accumulate), mesh.tensor, mesh.fsdp)
                 found.append(Candidate(with_settings(base, changed), bytes_, changed, cost))
     return found, list(refused)
 
 
 class _Measure:
-    """Bytes on one chip by mesh, for one setting of everything else; traced once."""
+    """Bytes on one chip by mesh and number of micro-batches, for one setting of everything else; traced once."""
 
     def __init__(self, task: Task):
         self.task = task
@@ -108,13 +110,14 @@ class _Measure:
         self.params = jax.eval_shape(task.init, jax.random.key(0), batch)
         self.trainable, _ = partitioning.split(self.params, train.trainable)
         self.optimizer = jax.eval_shape(make_optimizer(task.optim, train.steps).init, self.trainable)
-        self.activations = sum(t.bytes for t in memory.kept(task))
+        self.kept = sum(t.bytes for t in memory.kept(task))
+        self.again = memory.computed_again(task)
         self.batch = sum(math.prod(s.shape) * s.dtype.itemsize for s in batch.values())
 
-    def __call__(self, mesh: Mesh) -> float:
+    def __call__(self, mesh: Mesh, accumulate: int) -> float:
         ways, train = mesh.data * mesh.fsdp, self.task.train
-        if train.batch_size % train.accumulate or (train.batch_size // train.accumulate) % ways:
-            raise VtjaxError(f"a batch of {train.batch_size} in {train.accumulate} parts does not split {ways} ways")
+        if train.batch_size % (accumulate * ways):
+            raise VtjaxError(f"a batch of {train.batch_size} in {accumulate} parts does not split {ways} ways")
         abstract = AbstractMesh((mesh.data, mesh.fsdp, mesh.tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))
         found = partitioning.partition(self.params, self.task.rules, abstract)
         spread = lambda tree, shardings: sum(  # noqa: E731
@@ -124,7 +127,8 @@ class _Measure:
         learnt, _ = partitioning.split(found.shardings, train.trainable)
         states = partitioning.like_params(self.optimizer, self.trainable, found.specs, abstract)
         fixed = spread(self.params, found.shardings) + spread(self.optimizer, states) + spread(self.trainable, learnt)
-        return fixed + (self.batch + self.activations) / ways
+        # What a layer computes again is mostly split by heads and hidden units; what is kept between layers is not.
+        return fixed + (self.batch + (self.kept + self.again / mesh.tensor) / accumulate) / ways
 
 
 def search(
