@@ -41,8 +41,9 @@ def whole_on_every_chip(step):
     return found
 
 
-def check(step, most_seconds, began):
-    """What the issue asks of every plan; returns the plan."""
+def check(step, began):
+    """What the issue asks of every plan; returns the plan. began: CPU seconds of this process when it started; two
+    minutes of a machine of two cores that has nothing else to do are at most 240 of them."""
     plan, stats = report.describe(step), step.compiled.memory_analysis()
     print(table.format_plan(plan))
     kept = stats.output_size_in_bytes - stats.alias_size_in_bytes
@@ -52,7 +53,7 @@ def check(step, most_seconds, began):
     assert plan.fits and plan.memory.total < plan.available
     assert not whole_on_every_chip(step)
     assert plan.collectives and plan.times.step > 0 and 0 < plan.mfu < 1
-    assert time.perf_counter() - began < most_seconds
+    assert time.process_time() - began < 240
     return plan
 
 
@@ -81,11 +82,11 @@ def test_names_lead_to_as_many_devices_as_chips(name):
 @pytest.mark.slow
 def test_clip_l14_at_65536_on_256_chips():
     """No similarity matrix is formed anywhere: the text has no array with the batch on two of its dimensions."""
-    began, batch = time.perf_counter(), 65_536
+    began, batch = time.process_time(), 65_536
     experiment = experiment_of("clip.py:l14", Mesh(16, 16, 1), train__batch_size=batch, method__model__parts=16,
                                method__model__remat="full")  # fmt: skip
     step = report.compile_step(experiment, topology.parse("v5e:16x16"))
-    plan = check(step, 120, began)
+    plan = check(step, began)
     rows = batch // 256
     for shape in hlo.shapes_of(step.compiled.as_text()):
         assert shape.dims.count(batch) < 2
@@ -104,15 +105,17 @@ def test_clip_l14_at_65536_on_256_chips():
     ],
 )
 def test_llama_with_lora(variant, name, mesh, slices):
-    began = time.perf_counter()
-    experiment = experiment_of(f"llama.py:{variant}", Mesh(*mesh))
+    began = time.process_time()
+    accumulate = 4 if name.startswith("v5e") else 1
+    experiment = experiment_of(f"llama.py:{variant}", Mesh(*mesh), train__accumulate=accumulate)
     step = report.compile_step(experiment, topology.parse(name, slices))
-    plan = check(step, 120, began)
+    plan = check(step, began)
     sent = sum(row["dcn_bytes"] for row in plan.collectives.values())
     assert (sent > 0) == (slices > 1)
-    if slices > 1:  # only the adapter's gradients cross: its bytes in float32, a chip's share, there and back
-        learnt = plan.memory.parameters
-        assert sent < 3 * learnt
+    if slices > 1:  # along data alone: of both slices one half, and only the adapter's gradients cross
+        of = np.vectorize(lambda d: d.slice_index)(step.trainer.mesh.devices)
+        assert (of == np.arange(2)[:, None, None]).all()
+        assert sent < 3 * plan.memory.parameters
 
 
 @pytest.mark.slow

@@ -156,18 +156,20 @@ def test_estimates_order_candidates_and_say_what_cannot_be():
 
 @pytest.fixture
 def cramped(monkeypatch):
-    """A machine on which only rematerialised steps fit."""
-    compiled = report.compile_step
+    """A machine whose compiler takes rematerialised steps only."""
+    compile_step, compile_uncached, remat = report.compile_step, report.compile_uncached, []
 
-    def compile_step(experiment, place, devices=None):
-        step = compiled(experiment, place, devices)
-        if experiment.method.model.remat == "full":
-            return step
-        import dataclasses
+    def watched(experiment, place, devices=None):
+        remat.append(experiment.method.model.remat)
+        return compile_step(experiment, place, devices)
 
-        return dataclasses.replace(step, compiled=None, overflow=memory.parse_overflow(OVERFLOW))
+    def refusing(lowered):
+        if remat[-1] != "full":
+            raise jax.errors.JaxRuntimeError(OVERFLOW)
+        return compile_uncached(lowered)
 
-    monkeypatch.setattr(report, "compile_step", compile_step)
+    monkeypatch.setattr(report, "compile_step", watched)
+    monkeypatch.setattr(report, "compile_uncached", refusing)
 
 
 def test_where_it_does_not_fit_one_that_does_is_proposed(cramped):
