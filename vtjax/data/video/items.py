@@ -164,8 +164,8 @@ def _table(file: pathlib.Path, problems: Problems) -> Iterator[tuple[str, Mappin
         lines.seek(0)
         # Spreadsheets write .csv with semicolons where a comma is the decimal point.
         delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
-        reader = csv.reader(lines, delimiter=delimiter)
-        header = [name.strip().lower() for name in next(reader, [])]
+        rows = _cells(csv.reader(lines, delimiter=delimiter, strict=True), file)
+        header = [name.strip().lower() for name in next(rows, (0, []))[1]]
         if "video" not in header:
             raise VtjaxError(
                 f"{file}:1: the first line names the columns ({', '.join(COLUMNS)}); 'video' is needed, found: "
@@ -175,13 +175,28 @@ def _table(file: pathlib.Path, problems: Problems) -> Iterator[tuple[str, Mappin
             _known(name, f"{file}:1")
         if len(set(header)) < len(header):
             raise VtjaxError(f"{file}:1: a column is there twice: {', '.join(header)}")
-        for cells in reader:
-            where = f"{file}:{reader.line_num}"
+        for line, cells in rows:
             if len(cells) == len(header):
-                yield where, dict(zip(header, cells, strict=True))
+                yield f"{file}:{line}", dict(zip(header, cells, strict=True))
             elif cells:
-                what = f"{where}: {len(cells)} instead of {len(header)}"
+                what = f"{file}:{line}: {len(cells)} instead of {len(header)}"
                 problems.add(what, f"wrong number of columns; a text that holds {delimiter!r} needs double quotes")
+
+
+def _cells(reader: Any, file: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
+    """(number of its first line, cells) of every row of a csv.reader."""
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise VtjaxError(
+                f"{file}:{line}: a row cannot be read ({error}); a double quote that begins a text must be closed at its "
+                "end, one within such a text is written twice"
+            ) from None
+        if cells is None:
+            return
+        yield line, cells
 
 
 def _encoding(file: pathlib.Path) -> str:
