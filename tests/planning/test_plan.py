@@ -2,12 +2,14 @@
 
 import json
 import math
+import types
 
 import commands
 import jax
+import jax.numpy as jnp
 import pytest
 
-from vtjax.config import Mesh, load_config_file
+from vtjax.config import Mesh, Train, load_config_file
 from vtjax.errors import VtjaxError
 from vtjax.methods.llama import pipeline
 from vtjax.planning import memory, report, search, table, topology
@@ -81,24 +83,40 @@ def test_memory_is_that_of_xla_and_of_the_state_itself(made):
     assert "trainable/base/norm/scale" in whole and not [n for n in whole if n.endswith("kernel")]
 
 
-def test_activations_are_what_the_backward_pass_reads():
-    """y = sin(x w) twice: kept are x, two products before and one result of the sine; nothing of the parameters."""
-    import types
-
-    import jax.numpy as jnp
-
-    from vtjax.config import Train
-
-    def loss(params, batch, rng, train):
-        y = jnp.sin(batch["x"] @ params["w"])
-        return {"loss": (jnp.sum(jnp.sin(y @ params["w"])), jnp.float32(1))}
-
-    task = types.SimpleNamespace(
-        train=Train(batch_size=8), loss=loss, example_spec={"x": jax.ShapeDtypeStruct((4,), jnp.float32)},
+def toy(layer, rows=8):
+    """A task whose loss is the sum of `layer(w, x)` for x of `rows` rows of four numbers."""
+    loss = lambda params, batch, rng, train: {"loss": (jnp.sum(layer(params["w"], batch["x"])), jnp.float32(1))}  # noqa: E731
+    return types.SimpleNamespace(
+        train=Train(batch_size=rows), loss=loss, example_spec={"x": jax.ShapeDtypeStruct((4,), jnp.float32)},
         init=lambda rng, batch: {"w": jnp.zeros((4, 4))},
     )  # fmt: skip
-    arrays = sum(t.bytes for t in memory.kept(task)) / (8 * 4 * 4)
-    assert arrays in (3, 4)  # cos of both products and the middle value; x itself is the batch's
+
+
+def twice(w, x):
+    return jnp.sin(jnp.sin(x @ w) @ w)
+
+
+ARRAY = 8 * 4 * 4  # bytes of one array of the toy
+
+
+def test_activations_are_what_the_backward_pass_reads():
+    """Of sin(sin(x w) w): both cosines and the middle value; x is the batch's, w a parameter."""
+    assert sum(t.bytes for t in memory.kept(toy(twice))) / ARRAY in (3, 4)
+    assert memory.computed_again(toy(twice)) == 0
+
+
+def test_what_is_computed_again_is_the_largest_part_and_those_inside_it():
+    def layers(w, x):
+        again = jax.checkpoint(lambda y, _: (twice(w, y), None))
+        return jax.lax.scan(again, x, None, length=5)[0]
+
+    kept, again = sum(t.bytes for t in memory.kept(toy(layers))), memory.computed_again(toy(layers))
+    assert kept / ARRAY in (5, 6)  # the input of every layer
+    assert again / ARRAY in (3, 4)  # of one layer
+    assert memory.computed_again(toy(layers, rows=16)) == 2 * again
+    nested = lambda w, x: jax.checkpoint(layers)(w, x)  # noqa: E731
+    assert sum(t.bytes for t in memory.kept(toy(nested))) == 0
+    assert memory.computed_again(toy(nested)) == pytest.approx(kept + again, abs=ARRAY)
 
 
 def test_the_table_and_json_say_it_all(made):

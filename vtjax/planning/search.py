@@ -73,7 +73,7 @@ def candidates(
     batches: global batch sizes; none is the experiment's own.
     """
     experiment = _on(experiment, topology, Mesh(topology.chips, 1, 1, topology.slices))
-    levers = dict(methods.module(experiment.name, "pipeline").LEVERS)
+    levers = dict(getattr(methods.module(experiment.name, "pipeline"), "LEVERS", {}))
     refused: dict[str, None] = {}
     found = []
     parts = levers.pop("train.accumulate", (experiment.train.accumulate,))
