@@ -53,6 +53,7 @@ class Train:
     checkpoint_every: int = 200
     checkpoint_seconds: float = 0.0  # also save when this long has passed; 0 is off
     keep: int = 2  # latest checkpoints kept, besides the best
+    keep_every: int = 0  # also save at the steps that this divides, and never remove those; 0 is off
     best: tuple[str, ...] = ()  # "protocol/metric" to keep the best checkpoint of each; larger is better
     profile_steps: tuple[int, ...] = ()  # (first, last): a jax.profiler trace into the work directory
 

@@ -1,21 +1,51 @@
-"""Writing files so that a kill or a full disk never leaves half of one behind."""
+"""Paths on this machine or in a bucket, and files written so that a kill or a full disk never leaves half of one."""
 
 from __future__ import annotations
 
 import os
 import pathlib
 import tempfile
+from typing import Any
 
 from vtjax.errors import VtjaxError
+
+
+def is_remote(path: os.PathLike | str) -> bool:
+    """Whether a path is that of a bucket, such as gs://bucket/run."""
+    return "://" in str(path)
+
+
+def as_path(path: os.PathLike | str) -> Any:
+    """pathlib.Path of this machine, or the like of etils.epath for a bucket ("gs://...").
+
+    Raises:
+      VtjaxError: a scheme that etils does not know.
+    """
+    if not is_remote(path):
+        return pathlib.Path(path)
+    from etils import epath
+
+    found = epath.Path(path)
+    if not str(found).startswith(str(path).split("://")[0] + "://"):
+        raise VtjaxError(f"{path}: gs://, s3:// and az:// are the buckets that can be used")
+    return found
 
 
 def write_atomically(path: os.PathLike | str, content: str | bytes) -> pathlib.Path:
     """Writes to a temporary file beside `path`, then renames it; parents are created. Text is UTF-8.
 
+    In a bucket an object appears whole or not at all, so it is written under its name.
+
     Raises VtjaxError when the file cannot be written; what stood at `path` before is then unchanged.
     """
-    path = pathlib.Path(path)
+    path = as_path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
+    if is_remote(path):
+        try:
+            path.write_bytes(data)
+        except Exception as error:
+            raise VtjaxError(f"{path}: cannot be written: {type(error).__name__}: {error}") from error
+        return path
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import logging as python_logging
 import pathlib
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -17,26 +18,64 @@ from vtjax.errors import VtjaxError, nearest
 
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> None:
     """`absl.app.run(main)`, which exits with what `main` returns; exits with 2 on a user's error or a full disk, 130
-    when interrupted."""
+    when interrupted.
+
+    Of several processes each tells the others why it ends, and ends with 75 where it does so because another is gone.
+    """
     from absl import app
 
+    def joined(arguments: Sequence[str]) -> int | None:
+        status = main(arguments)
+        hosts = _hosts()
+        if hosts is not None:
+            hosts.leave()
+        return status
+
     try:
-        app.run(main, argv=argv, flags_parser=_parse)
+        app.run(joined, argv=argv, flags_parser=_parse)
     except VtjaxError as error:
-        stop(f"error: {error}")
+        stop(f"error: {error}", error)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            _end_with_others(error)
             raise
-        stop(f"error: the disk is full: {error}")
-    except KeyboardInterrupt:
+        stop(f"error: the disk is full: {error}", error)
+    except KeyboardInterrupt as error:
         print("stopped by Ctrl-C", file=sys.stderr, flush=True)
+        _end_with_others(error)
         sys.exit(130)
+    except Exception as error:
+        _end_with_others(error)
+        raise
 
 
-def stop(message: str) -> NoReturn:
-    """Prints a message and exits with status 2."""
+def _hosts() -> Any:
+    """parallel.hosts where a main has imported it."""
+    return sys.modules.get("vtjax.parallel.hosts")
+
+
+def _end_with_others(error: BaseException) -> None:
+    """Ends all processes on an unexpected error, with the name of the lost one where that is the cause of it."""
+    hosts = _hosts()
+    if hosts is None:
+        return
+    if hosts.broke(error):
+        lost = hosts.lost_to(error)
+        stop(f"error: {lost}", lost)
+    if hosts.several() and not isinstance(error, KeyboardInterrupt):
+        traceback.print_exception(error)
+    hosts.fail(f"{type(error).__name__}: {error}", 130 if isinstance(error, KeyboardInterrupt) else 1)
+
+
+def stop(message: str, error: BaseException | None = None) -> NoReturn:
+    """Prints a message and exits with status 2, or 75 where another process was lost."""
     print(message, file=sys.stderr, flush=True)
-    sys.exit(2)
+    status, hosts = 2, _hosts()
+    if hosts is not None:
+        lost = error.lost if isinstance(error, hosts.LostProcess) else ()
+        status = hosts.LOST if isinstance(error, hosts.LostProcess) else 2
+        hosts.fail(message.removeprefix("error: "), status, lost)
+    sys.exit(status)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
@@ -86,6 +125,40 @@ def define_config() -> None:
     config_flags.DEFINE_config_file("config", None, about)
 
 
+def define_hosts() -> None:
+    """Defines the flags of a program that runs as several processes, one or more a host."""
+    from absl import flags
+
+    flags.DEFINE_enum(
+        "multihost", "auto", ["auto", "on", "off"],
+        "Join other processes: those of the flags below or of the environment (Cloud TPU, GKE and JobSet, Slurm, Open "
+        "MPI); on: insist that there are some; off: do not look.",
+    )  # fmt: skip
+    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, where the environment does not tell.")
+    flags.DEFINE_integer("processes", -1, "Number of processes, with --coordinator.")
+    flags.DEFINE_integer("process", -1, "This process's place among them, from 0, with --coordinator.")
+    flags.DEFINE_float("startup_seconds", 300, "Time limit for all processes to join; the missing are named.")
+    flags.DEFINE_float("save_seconds", 600, "Time limit for all processes to reach a save, and for the save.")
+    flags.DEFINE_float("heartbeat_seconds", 10, "Time between heartbeats (heartbeats/ in the work directory).")
+    flags.DEFINE_float("lost_seconds", 100, "Silence after which a process is given up.")
+
+
+def join(work: Any) -> None:
+    """Joins the other processes by the flags of `define_hosts`; heartbeats go into `work`, None is nowhere."""
+    from absl import flags
+
+    from vtjax.parallel import heartbeat, hosts
+
+    f = flags.FLAGS
+    limits = hosts.Limits(
+        startup=f.startup_seconds, save=f.save_seconds, heartbeat=f.heartbeat_seconds, lost=f.lost_seconds
+    )
+    folder = None if work is None else work / heartbeat.FOLDER
+    hosts.join(
+        f.multihost, folder, limits=limits, coordinator=f.coordinator, processes=f.processes, process=f.process
+    )
+
+
 def experiment() -> tuple[Any, str]:
     """The Experiment of --config with its overrides, and the flag's text.
 
@@ -117,9 +190,9 @@ def default_work(spec: str) -> str:
 
 def is_main_host() -> bool:
     """True on the process that writes reports."""
-    import jax
+    from vtjax.parallel import hosts
 
-    return jax.process_index() == 0
+    return hosts.index_of() == 0
 
 
 def quiet_libraries() -> None:

@@ -19,7 +19,7 @@ flags.DEFINE_bool("allow_config_change", False, "Go on in a work directory that 
 flags.DEFINE_bool("allow_data_change", False, "Go on from a checkpoint that was trained on other data.")
 flags.DEFINE_bool("tensorboard", False, "Also write TensorBoard files (pip install 'vtjax[tensorboard]').")
 flags.DEFINE_bool("report", True, "Evaluate on the test split at the end and write report.html.")
-flags.DEFINE_enum("multihost", "auto", ["auto", "always", "never"], "Call jax.distributed.initialize().")
+flags.DEFINE_enum("multihost", "auto", ["auto", "on", "off"], "Call jax.distributed.initialize().")
 
 
 def train(_: Sequence[str]) -> int:

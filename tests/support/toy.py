@@ -2,12 +2,13 @@
 
     python toy.py WORK [--steps=40] [--checkpoint_every=4] [--eval_every=1] ... [--processes=2 --process=0 --port=N]
 
-The program prints a line at each evaluation.
+The program prints a line at each evaluation. With --order=FOLDER each process writes the ids of the rows it reads.
 """
 
 import argparse
 import dataclasses
 import functools
+import json
 import pathlib
 import resource
 import time
@@ -16,6 +17,7 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 
 from vtjax.config import Loader, Mesh, Optim, Train
 from vtjax.training.task import Task
@@ -106,35 +108,81 @@ def main():
     parser.add_argument("work", type=pathlib.Path)
     for name, default in (("steps", 40), ("checkpoint_every", 4), ("eval_every", 1), ("batch_size", 8), ("keep", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    for name in ("processes", "process", "port", "width", "file_limit"):
+    for name in ("processes", "process", "port", "width", "file_limit", "keep_every", "fsdp"):
         parser.add_argument(f"--{name}", type=int, default=0)
-    parser.add_argument("--pause", type=float, default=0.0)
+    for name, default in (("pause", 0.0), ("startup", 60.0), ("save", 60.0), ("heartbeat", 0.5), ("lost", 100.0)):
+        parser.add_argument(f"--{name}", type=float, default=default)
+    for name in ("order", "fingerprint", "hang", "unreadable"):
+        parser.add_argument(f"--{name}", default="")
     options = parser.parse_args()
-    if options.processes:
-        jax.config.update("jax_num_cpu_devices", 1)
-        jax.distributed.initialize(f"localhost:{options.port}", options.processes, options.process)
 
     from vtjax import mains
+    from vtjax.parallel import hosts
     from vtjax.parallel.mesh import make_mesh
+    from vtjax.training import loop
     from vtjax.training.loop import run_task
+
+    def join():
+        jax.config.update("jax_num_cpu_devices", 1)
+        limits = hosts.Limits(options.startup, options.save, 60.0, options.heartbeat, options.lost)
+        hosts.join(
+            "on", options.work / "heartbeats", limits=limits, coordinator=f"localhost:{options.port}",
+            processes=options.processes, process=options.process,
+        )  # fmt: skip
 
     def evaluate(params):
         time.sleep(options.pause)
         print("evaluated", flush=True)
+        evaluate.calls += 1
+        if options.hang == f"{options.process}:{evaluate.calls}":
+            time.sleep(1e6)
         return result(bias=0.0)
+
+    evaluate.calls = 0
+
+    def recorded(*args, **kwargs):
+        """train_batches, with a line of each batch: {"step", "rows", "ids", "x"}."""
+        batches = train_batches(*args, **kwargs)
+        rows = [int(r) for r in kwargs["rows"]]
+        with (pathlib.Path(options.order) / f"{options.process}-{time.time_ns()}.jsonl").open("w") as file:
+            for step, batch in enumerate(batches, kwargs["start_step"]):
+                line = {"step": step, "rows": rows, "ids": batch["id"].tolist(), "x": batch["x"].tolist()}
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                yield batch
+
+    train_batches = loop.train_batches
+    if options.order:
+        pathlib.Path(options.order).mkdir(parents=True, exist_ok=True)
+        loop.train_batches = recorded
+
+    if options.unreadable:  # "process:step": that process cannot read its part of that checkpoint
+        process, step = map(int, options.unreadable.split(":"))
+        restore = ocp.StandardCheckpointHandler.restore
+
+        def failing(self, path, *args, **kwargs):
+            if options.process == process and path.parent.name == str(step):
+                raise OSError(5, "Input/output error")
+            return restore(self, path, *args, **kwargs)
+
+        ocp.StandardCheckpointHandler.restore = failing
 
     def train(_):
         mains.quiet_libraries()
+        if options.processes:
+            join()
         task = make_task(
             noise=0.1, evaluate=evaluate, steps=options.steps, checkpoint_every=options.checkpoint_every,
             eval_every=options.eval_every, batch_size=options.batch_size, keep=options.keep,
+            keep_every=options.keep_every, fingerprint=options.fingerprint or "toy",
         )  # fmt: skip
         if options.width:  # a larger model, to fill a disk with
             spec = {**SPEC, "x": jax.ShapeDtypeStruct((options.width,), jnp.float32)}
             task = dataclasses.replace(task, example_spec=spec, transform=functools.partial(widened, options.width))
         if options.file_limit:
             resource.setrlimit(resource.RLIMIT_FSIZE, (options.file_limit, options.file_limit))
-        outcome = run_task(task, make_mesh(Mesh()), options.work, seed=5, loader=Loader(threads=1))
+        mesh = make_mesh(Mesh(fsdp=options.fsdp or 1))
+        outcome = run_task(task, mesh, options.work, seed=5, loader=Loader(threads=1))
         print(f"finished={outcome.finished} step={outcome.step}", flush=True)
 
     mains.run(train, ["toy"])

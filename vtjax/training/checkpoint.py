@@ -6,15 +6,19 @@ import copy
 import json
 import pathlib
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
 from vtjax.errors import VtjaxError
-from vtjax.parallel.partition import flatten, merge
+from vtjax.files import as_path, is_remote
+from vtjax.parallel import hosts
+from vtjax.parallel.partition import flatten, merge, path_name
 
 FORMAT = 1
 
@@ -44,6 +48,22 @@ def _pack(state: dict) -> dict:
     return packed
 
 
+_MISFIT = "\0"  # ends a problem that an earlier checkpoint would have, too
+
+
+def _absolute(directory: pathlib.Path | str) -> Any:
+    return as_path(directory) if is_remote(directory) else pathlib.Path(directory).absolute()
+
+
+def _together(name: str) -> ocp.options.MultiprocessingOptions:
+    """All processes, by barriers with a time limit; `name` keeps those of two folders apart."""
+    if not hosts.several():
+        return ocp.options.MultiprocessingOptions()
+    return ocp.options.MultiprocessingOptions(
+        active_processes=set(range(hosts.count_of())), barrier_sync_key_prefix=name
+    )
+
+
 @jax.jit
 def _copy(tree: dict) -> dict:
     return jax.tree.map(jnp.copy, tree)
@@ -52,19 +72,31 @@ def _copy(tree: dict) -> dict:
 class Checkpoints:
     """The checkpoints of one stage: `<directory>/<step>/{state,meta}`, and `<directory>/frozen` once.
 
-    A checkpoint is written to a temporary name and renamed when whole, so a killed save is never restored.
+    A checkpoint is written to a temporary name and renamed when whole, so a killed save is never restored. Of several
+    processes each writes its own parts, and all call each method together; none waits for another without a limit.
+    keep: latest ones kept, None is all. keep_every: those of steps that it divides are never removed; 0 is none.
     """
 
-    def __init__(self, directory: pathlib.Path | str, keep: int | None = 2, background: bool = True):
-        self.directory = pathlib.Path(directory).absolute()
+    def __init__(
+        self, directory: pathlib.Path | str, keep: int | None = 2, background: bool = True, keep_every: int = 0
+    ):
+        self.directory = _absolute(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=background, create=True, cleanup_tmp_directories=True
-        )
+            max_to_keep=keep, keep_period=keep_every or None, enable_async_checkpointing=background, create=False,
+            cleanup_tmp_directories=True, multiprocessing_options=_together(self.directory.name),
+            async_options=ocp.AsyncOptions(timeout_secs=int(hosts.save_seconds())),
+        )  # fmt: skip
         handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
         self._damaged: set[int] = set()  # steps that `restore` could not read
         self._writing = -1  # step of the last save that was begun
         self._frozen = self.directory.parent / f"{self.directory.name}_frozen"
+        seen = hosts.gather(f"{self.directory.name} steps", json.dumps(self.steps()))
+        if len(set(seen)) > 1:
+            shown = "; ".join(f"process {i} sees {steps}" for i, steps in enumerate(seen))
+            raise VtjaxError(f"{self.directory}: the processes do not see the same checkpoints, so that it is not one "
+                             f"folder that all of them share: {shown}")  # fmt: skip
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
@@ -84,6 +116,7 @@ class Checkpoints:
         if step in steps - self._damaged:
             return
         self.wait()
+        hosts.barrier("save")  # names those that do not come
         packed, meta = _pack(state), copy.deepcopy(meta)  # the caller's may change before it is written
         if next(iter(state["step"].devices())).platform == "cpu":
             packed = _copy(packed)  # on CPU the writer would read buffers that the next step reuses
@@ -100,21 +133,28 @@ class Checkpoints:
             raise self._failure(step, error) from error
 
     def _save_frozen(self, frozen: dict) -> None:
-        if frozen and not self._frozen.exists():
-            with ocp.StandardCheckpointer() as writer:
+        if frozen and hosts.from_main("frozen", "" if self._frozen.exists() else "absent"):
+            options = _together(self._frozen.name)
+            with ocp.StandardCheckpointer(multiprocessing_options=options) as writer:
                 writer.save(self._frozen, frozen)
 
     def _failure(self, step: int, error: BaseException) -> VtjaxError:
+        if hosts.several():  # one that cannot write keeps the others waiting, and waits for them itself
+            own = next((e for e in _chain(error) if not (hosts.broke(e) or isinstance(e, TimeoutError))), None)
+            if own is None:
+                return hosts.lost_to(error, f"saving step {step}")
+            error = own
         steps = [s for s in self._complete() if s != step]
         last = f"the last complete one is step {steps[-1]}" if steps else "there is no complete one yet"
+        what = f"{self.directory}: the checkpoint of step {step} could not be written ({_cause(error)}); {last}"
+        if is_remote(self.directory):
+            return VtjaxError(f"{what}. Look at the bucket's permissions, then run again.")
         free = shutil.disk_usage(self.directory).free / 2**20
-        return VtjaxError(
-            f"{self.directory}: the checkpoint of step {step} could not be written ({_cause(error)}); {last}; "
-            f"{free:.0f} MiB are free on that disk. Free some space or choose another --work_directory, then run again."
-        )
+        advice = "Free some space or choose another --work_directory, then run again."
+        return VtjaxError(f"{what}; {free:.0f} MiB are free on that disk. {advice}")
 
     def _complete(self) -> list[int]:
-        return sorted(int(p.name) for p in self.directory.iterdir() if p.name.isdigit())
+        return complete_steps(self.directory)
 
     def wait(self) -> None:
         """Blocks until background saves are on disk.
@@ -145,34 +185,40 @@ class Checkpoints:
             raise VtjaxError(f"{self.directory}: no checkpoint of step {step}; there are {steps}")
         if not steps:
             raise VtjaxError(f"{self.directory}: there is no complete checkpoint")
-        target = _pack(abstract)
         for candidate in [step] if step is not None else reversed(steps):
             where = self.directory / str(candidate)
-            try:
-                stored = flatten(self._manager.item_metadata(candidate)["state"].tree)
-            except Exception as error:
-                if step is not None:
-                    raise VtjaxError(f"{where}: cannot be read ({_cause(error)})") from error
-                self._set_aside(candidate, error)
-                continue
-            differences = compare(stored, flatten(target))
-            if differences:
-                raise VtjaxError(f"{where} does not fit this configuration:\n  " + "\n  ".join(differences))
-            try:
-                items = ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
-                restored = self._manager.restore(candidate, args=items)
-            except Exception as error:
-                if step is not None:
-                    raise VtjaxError(f"{where}: cannot be read ({_cause(error)})") from error
-                self._set_aside(candidate, error)
-                continue
-            state = dict(restored["state"])
-            rng = jax.random.wrap_key_data(state["rng"])
-            state["rng"] = jax.device_put(rng, abstract["rng"].sharding)
-            state["frozen"] = self._restore_frozen(abstract["frozen"])
-            state.setdefault("opt_state", abstract["opt_state"])
-            return state, restored["meta"]
+            read, problem = self._read(candidate, abstract)
+            # One process may be unable to read its part: all of them fall back then, or none.
+            problem = hosts.all_well("restore", problem)
+            if problem.endswith(_MISFIT):
+                raise VtjaxError(problem.removesuffix(_MISFIT))
+            if problem and step is not None:
+                raise VtjaxError(f"{where}: cannot be read ({problem})")
+            if not problem:
+                return read
+            self._damaged.add(candidate)
+            logging.warning("%s cannot be read (%s): trying the one before it", where, problem)
         raise VtjaxError(f"{self.directory}: none of the checkpoints {steps} can be read")
+
+    def _read(self, step: int, abstract: dict) -> tuple[tuple[dict, dict] | None, str]:
+        """((state, meta), "") as this process reads it, or (None, what is wrong); waits for no other process."""
+        where, target = self.directory / str(step), _pack(abstract)
+        handler = ocp.StandardCheckpointHandler()
+        try:
+            differences = compare(flatten(handler.metadata(where / "state").tree), flatten(target))
+            if differences:
+                return None, f"{where} does not fit this configuration:\n  " + "\n  ".join(differences) + _MISFIT
+            meta = self.meta(step)
+            state = dict(handler.restore(where / "state", args=ocp.args.StandardRestore(target)))
+        except Exception as error:
+            return None, _cause(error)
+        try:
+            state["frozen"] = self._restore_frozen(abstract["frozen"])
+        except VtjaxError as error:
+            return None, str(error) + _MISFIT
+        state["rng"] = jax.device_put(jax.random.wrap_key_data(state["rng"]), abstract["rng"].sharding)
+        state.setdefault("opt_state", abstract["opt_state"])
+        return (state, meta), ""
 
     def check(self, abstract: dict) -> None:
         """Compares the latest checkpoint's tree with `abstract`, without reading arrays.
@@ -192,28 +238,29 @@ class Checkpoints:
         if differences:
             raise VtjaxError(f"{where} does not fit this configuration:\n  " + "\n  ".join(differences))
 
-    def _set_aside(self, step: int, error: BaseException) -> None:
-        self._damaged.add(step)
-        where = self.directory / str(step)
-        logging.warning("%s cannot be read (%s): trying the one before it", where, _cause(error))
-
     def _restore_frozen(self, abstract: dict) -> dict:
         if not abstract:
             return {}
-        with ocp.StandardCheckpointer() as reader:
-            try:
-                stored = flatten(reader.metadata(self._frozen).item_metadata.tree)
-                differences = compare(stored, flatten(abstract))
-                if not differences:
-                    return reader.restore(self._frozen, abstract)
-            except Exception as error:
-                raise VtjaxError(f"{self._frozen}: the frozen parameters cannot be read ({_cause(error)})") from error
+        handler = ocp.StandardCheckpointHandler()
+        try:
+            differences = compare(flatten(handler.metadata(self._frozen).tree), flatten(abstract))
+            if not differences:
+                return handler.restore(self._frozen, args=ocp.args.StandardRestore(abstract))
+        except Exception as error:
+            raise VtjaxError(f"{self._frozen}: the frozen parameters cannot be read ({_cause(error)})") from error
         raise VtjaxError(f"{self._frozen} does not fit this configuration:\n  " + "\n  ".join(differences))
 
     def close(self) -> None:
         """Waits for background saves and frees the manager."""
         self.wait()
         self._manager.close()
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and those that it came of or after, the latest first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _cause(error: BaseException) -> str:
@@ -224,40 +271,58 @@ def _cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-def load_params(directory: pathlib.Path | str, step: int | None = None) -> dict:
-    """The parameters alone of a stage's checkpoint directory, as numpy, trainable and frozen merged.
+def complete_steps(directory: pathlib.Path | str) -> list[int]:
+    """Steps of the checkpoints in a folder that are whole, ascending; [] where there is no such folder."""
+    directory = as_path(directory)
+    if not directory.is_dir():
+        return []
+    found = [p for p in directory.iterdir() if p.name.isdigit()]
+    if is_remote(directory):  # nothing is renamed in a bucket: a file written last says that a checkpoint is whole
+        found = [p for p in found if (p / "commit_success.txt").exists()]
+    return sorted(int(p.name) for p in found)
+
+
+def load_params(directory: pathlib.Path | str, step: int | None = None, shardings: dict | None = None) -> dict:
+    """The parameters alone of a stage's checkpoint directory, trainable and frozen merged; waits for no other process.
+
+    shardings: the whole tree of them, to place each array as it is read; default numpy arrays.
 
     Raises:
-      VtjaxError: no readable checkpoint there.
+      VtjaxError: no readable checkpoint there, or one of other parameters than `shardings` has.
     """
-    directory = pathlib.Path(directory).absolute()
-    steps = sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit()) if directory.is_dir() else []
+    directory = _absolute(directory)
+    steps = complete_steps(directory)
     if not steps or (step is not None and step not in steps):
         wanted = "complete checkpoint" if step is None else f"checkpoint of step {step}"
         raise VtjaxError(f"{directory}: no {wanted}; there are {steps}")
-    frozen_path = directory.parent / f"{directory.name}_frozen"
+    frozen = directory.parent / f"{directory.name}_frozen"
     for candidate in [step] if step is not None else reversed(steps):
+        where = directory / str(candidate)
         try:
-            with ocp.PyTreeCheckpointer() as reader:
-                path = directory / str(candidate) / "state"
-                tree = reader.metadata(path).item_metadata.tree
-                restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=_numpy()), tree)
-                state = reader.restore(path, restore_args=restore_args)
-                frozen = {}
-                if frozen_path.exists():
-                    tree = reader.metadata(frozen_path).item_metadata.tree
-                    restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=_numpy()), tree)
-                    frozen = reader.restore(frozen_path, restore_args=restore_args)
-            return merge(state["trainable"], frozen)
+            params = _read_arrays(where / "state", ("trainable",), shardings)["trainable"]
+            return merge(params, _read_arrays(frozen, (), shardings)) if frozen.exists() else params
         except Exception as error:
-            if step is not None:
-                raise VtjaxError(f"{directory / str(candidate)}: cannot be read ({_cause(error)})") from error
-            where = directory / str(candidate)
+            if step is not None or isinstance(error, VtjaxError):
+                raise VtjaxError(f"{where}: cannot be read ({_cause(error)})") from error
             logging.warning("%s cannot be read (%s): trying the one before it", where, _cause(error))
     raise VtjaxError(f"{directory}: none of the checkpoints {steps} can be read")
 
 
-def _numpy() -> type:
-    import numpy as np
+def _read_arrays(folder: Any, only: tuple[str, ...], shardings: dict | None) -> dict:
+    """The arrays of one Orbax folder; of its top-level keys those in `only`, where it names some."""
+    handler = ocp.PyTreeCheckpointHandler()
+    tree = handler.metadata(folder).tree
+    tree = {name: tree[name] for name in only} if only else tree
+    placed = {} if shardings is None else flatten(shardings)
 
-    return np.ndarray
+    def argument(path: tuple, _: Any) -> ocp.RestoreArgs:
+        name = path_name(path).removeprefix(f"{only[0]}/" if only else "")
+        if shardings is None:
+            return ocp.RestoreArgs(restore_type=np.ndarray)
+        if name not in placed:
+            raise VtjaxError(f"it has {name}, which this model does not have")
+        return ocp.ArrayRestoreArgs(restore_type=jax.Array, sharding=placed[name])
+
+    arguments = jax.tree_util.tree_map_with_path(argument, tree)
+    restore = ocp.args.PyTreeRestore(item=tree, restore_args=arguments, partial_restore=bool(only))
+    return handler.restore(folder, args=restore)

@@ -20,6 +20,7 @@ from jax.experimental import multihost_utils
 from vtjax.config import Loader
 from vtjax.data.pipeline import train_batches
 from vtjax.errors import VtjaxError
+from vtjax.parallel import hosts
 from vtjax.parallel.mesh import global_batch, host_rows
 from vtjax.training.checkpoint import Checkpoints
 from vtjax.training.logging import MetricsWriter, Progress
@@ -108,13 +109,14 @@ def run_task(
       VtjaxError: a checkpoint that does not fit, other data than the checkpoint's, or a loss that is not finite
         (with the step, the parts of the loss and the norms).
     """
-    is_main = jax.process_index() == 0
+    is_main = hosts.index_of() == 0
     train = task.train
     trainer = Trainer(task, mesh, seed)
     logging.info("%s: %s", task.name, trainer.partition.summary())
-    checkpoints = Checkpoints(work / "checkpoints", train.keep)
     data_key = {"fingerprint": task.fingerprint, "examples": len(task.source)}
     data_key |= {"seed": seed, "batch_size": train.batch_size}
+    hosts.same("data", data_key)
+    checkpoints = Checkpoints(work / "checkpoints", train.keep, keep_every=train.keep_every)
 
     if checkpoints.steps():
         state, meta = checkpoints.restore(trainer.abstract_state)
@@ -128,6 +130,7 @@ def run_task(
     else:
         state, start, meta = trainer.init_state(), 0, {}
 
+    hosts.note(state="running", stage=task.name, step=start)
     began = time.perf_counter()
     compiled = trainer.lower().compile()
     logging.info("%s: train step compiled in %.1f s; %s", task.name, time.perf_counter() - began, memory_line(compiled))
@@ -142,9 +145,11 @@ def run_task(
     try:
         with StopSignal() as stop:
             return run.steps(state, start, batches, stop)
-    except BaseException:
-        with contextlib.suppress(VtjaxError):  # a save under way is whole before the program ends
-            checkpoints.wait()
+    except BaseException as error:
+        # A save under way is whole before the program ends; of several processes only where all end for one reason.
+        if not hosts.several() or (isinstance(error, VtjaxError) and not isinstance(error, hosts.LostProcess)):
+            with contextlib.suppress(VtjaxError):
+                checkpoints.wait()
         raise
     finally:
         progress.close()
@@ -180,10 +185,13 @@ class _Run:
                 self.saved_at = time.perf_counter()
             if last or stopping:
                 self.checkpoints.close()
+                if not last:
+                    hosts.stopped()
                 return Outcome(last, step, params_of(state), self.results)
             if train.profile_steps and step == train.profile_steps[0]:
                 profiling = True
                 jax.profiler.start_trace(str(self.work / "profile"))
+            hosts.note(step=step)
             before = time.perf_counter()
             batch = next(batches)
             self.waited += time.perf_counter() - before
@@ -200,7 +208,7 @@ class _Run:
 
     def _checkpoint_due(self, step: int) -> bool:
         train = self.task.train
-        if train.checkpoint_every and step % train.checkpoint_every == 0:
+        if any(every and step % every == 0 for every in (train.checkpoint_every, train.keep_every)):
             return True
         if not train.checkpoint_seconds:
             return False
@@ -239,6 +247,7 @@ class _Run:
         seconds = max(now - self.window, 1e-9)
         values["examples_per_second"] = self.timed * self.task.train.batch_size / seconds
         values["data_wait"] = min(self.waited / seconds, 1.0)
+        hosts.note(data_wait=round(values["data_wait"], 3), examples_per_second=round(values["examples_per_second"], 1))
         self.window, self.waited, self.timed = now, 0.0, 0
         if self.writer:
             self.writer.write(step, "train", values)
@@ -259,7 +268,8 @@ class _Run:
         for name in self.task.train.best:
             if name not in flat:
                 raise VtjaxError(f"config.train.best names {name!r}, but the evaluation has {', '.join(sorted(flat))}")
-            if flat[name] > self.best.get(name, {"value": -math.inf})["value"]:
+            better = flat[name] > self.best.get(name, {"value": -math.inf})["value"]
+            if hosts.from_main("best", "better" if better else ""):  # a tie may round differently elsewhere
                 self.best[name] = {"value": flat[name], "step": step}
                 self._save_best(state, name)
         spent = time.perf_counter() - before

@@ -6,13 +6,14 @@ import json
 import pathlib
 from typing import Any
 
-import jax
 from absl import logging
 
 from vtjax import config as configuration
 from vtjax import methods
 from vtjax.config import Experiment
 from vtjax.errors import VtjaxError
+from vtjax.files import as_path, write_atomically
+from vtjax.parallel import hosts
 from vtjax.parallel.mesh import make_mesh
 from vtjax.training.checkpoint import Checkpoints, load_params
 from vtjax.training.loop import Outcome, run_task
@@ -28,10 +29,12 @@ def prepare_work(experiment: Experiment, work: pathlib.Path, allow_change: bool)
     A directory in which nothing was made, as where the data were not found, takes any experiment.
 
     Raises:
-      VtjaxError: the directory holds another experiment; every differing field is named with both values.
+      VtjaxError: the directory holds another experiment, or the processes have different ones; every differing field is
+        named with its values. Or the directory is not one that all processes share.
     """
     path = work / "config.json"
     new = configuration.to_dict(experiment)
+    hosts.same("configuration", {**_fields(new), "--allow_config_change": allow_change})
     if path.exists() and not allow_change:
         old = _fields(configuration.read_fields(path))
         differing = [
@@ -45,9 +48,15 @@ def prepare_work(experiment: Experiment, work: pathlib.Path, allow_change: bool)
                 f"{work} holds a run with other settings:\n  " + "\n  ".join(differing)
                 + "\nChoose another --work_directory, or pass --allow_config_change to go on with the new settings."
             )  # fmt: skip
-    if jax.process_index() == 0:
+    hosts.barrier("configuration read")
+    if hosts.index_of() == 0:
         work.mkdir(parents=True, exist_ok=True)
         configuration.save_experiment(experiment, path)
+    hosts.barrier("configuration written")
+    seen = path.exists() and configuration.read_fields(path) == new
+    problem = hosts.all_well("work directory", "" if seen else f"does not see what process 0 has written to {path}")
+    if problem:
+        raise VtjaxError(f"{problem}; --work_directory must name one place that all hosts share")
 
 
 def _fields(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -69,7 +78,7 @@ def run_experiment(
     Raises:
       VtjaxError: anything wrong in the configuration, the data or the work directory.
     """
-    work = pathlib.Path(work)
+    work = as_path(work)
     configuration.check(experiment)
     prepare_work(experiment, work, allow_config_change)
     mesh = make_mesh(experiment.mesh)
@@ -77,8 +86,9 @@ def run_experiment(
     for name, build in methods.module(experiment.name, "pipeline").stages(experiment, work).items():
         folder = work / name
         done = folder / "done.json"
-        task = build()
-        if done.exists() and json.loads(done.read_text())["steps"] >= task.train.steps:
+        task = hosts.one_after_another(f"stage {name}", build)
+        finished = hosts.from_main("done", done.read_text() if done.exists() else "")
+        if finished and json.loads(finished)["steps"] >= task.train.steps:
             if allow_config_change:  # the settings may be those of another model
                 Checkpoints(folder / "checkpoints", None).check(Trainer(task, mesh, experiment.seed).abstract_state)
             logging.info("stage %s: finished before, skipped", name)
@@ -90,10 +100,8 @@ def run_experiment(
         )  # fmt: skip
         if not outcome.finished:
             return outcome
-        if jax.process_index() == 0:
-            temporary = done.with_suffix(".tmp")
-            temporary.write_text(json.dumps({"steps": outcome.step}) + "\n")
-            temporary.replace(done)
+        if hosts.index_of() == 0:
+            write_atomically(done, json.dumps({"steps": outcome.step}) + "\n")
     return outcome
 
 
@@ -103,7 +111,7 @@ def stage_params(work: pathlib.Path | str, stage: str, which: str = "last") -> d
     Raises:
       VtjaxError: no such checkpoint; what there is instead is named.
     """
-    folder = pathlib.Path(work) / stage
+    folder = as_path(work) / stage
     if which == "last":
         return load_params(folder / "checkpoints")
     if which.isdigit():
