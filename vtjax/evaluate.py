@@ -1,11 +1,11 @@
 """Evaluates a trained run: python -m vtjax.evaluate --work_directory=runs/car-demo [--split=test] [--which=last]
 
-Prints every protocol with its chance level, item count and 95 % interval, and writes results-<split>.json.
+Prints every protocol with its chance level, item count and 95 % interval, and writes results-<split>.json. Several
+processes, started as for vtjax.train, share the work.
 """
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Sequence
 
 from absl import flags
@@ -16,20 +16,36 @@ flags.DEFINE_string("work_directory", None, "Work directory of vtjax.train.", re
 flags.DEFINE_string("which", "last", 'Checkpoint: "last", a step, or a metric of config.train.best.')
 flags.DEFINE_string("split", "", "Split of the run's data; default its test split.")
 flags.DEFINE_string("output", "", "JSON file; default results-<split>-<which>.json in the work directory.")
+mains.define_hosts()
 
 
 def evaluate(_: Sequence[str]) -> int:
+    from vtjax import methods, remote
     from vtjax.evals.protocol import format_table, save_results
+    from vtjax.files import as_path
+    from vtjax.parallel import hosts
+    from vtjax.parallel.mesh import evaluation_mesh
     from vtjax.runs import Run
 
     mains.quiet_libraries()
     options = flags.FLAGS
-    run = Run(options.work_directory, options.which)
+    work = as_path(options.work_directory)
+    mains.join(work if work.is_dir() else None, "evaluate")
+    run = Run(work, options.which)
+    if hosts.several():
+        hosts.same("configuration", {"split": options.split, "which": options.which})
+        pipeline = methods.module(run.experiment.name, "pipeline")
+        prepare = pipeline.stages(run.experiment, run.work)[pipeline.LAST_STAGE]
+        hosts.one_after_another("data", prepare)  # what is generated at first use is then there
+    run = Run(work, options.which, mesh=evaluation_mesh(run.experiment.mesh))
     results = run.evaluate(split=options.split)
+    if not mains.is_main_host():
+        return 0
     name = f"results-{options.split or 'test'}-{options.which.replace('/', '_')}.json"
-    path = pathlib.Path(options.output or run.work / name)
+    path = as_path(options.output or run.work / name)
     save_results(path, results)
-    print(f"{format_table(results)}\n\nwritten: {path}")
+    remote.send(run.work)
+    print(f"{format_table(results)}\n\nwritten: {remote.origin(path)}")
     return 0
 
 

@@ -143,8 +143,11 @@ def define_hosts() -> None:
     flags.DEFINE_float("lost_seconds", 100, "Silence after which a process is given up.")
 
 
-def join(work: Any) -> None:
-    """Joins the other processes by the flags of `define_hosts`; heartbeats go into `work`, None is nowhere."""
+def join(work: Any, program: str = "") -> None:
+    """Joins the other processes by the flags of `define_hosts`; heartbeats go into `work`, None is nowhere.
+
+    program: keeps the heartbeats of another than vtjax.train apart.
+    """
     from absl import flags
 
     from vtjax.parallel import heartbeat, hosts
@@ -153,7 +156,7 @@ def join(work: Any) -> None:
     limits = hosts.Limits(
         startup=f.startup_seconds, save=f.save_seconds, heartbeat=f.heartbeat_seconds, lost=f.lost_seconds
     )
-    folder = None if work is None else work / heartbeat.FOLDER
+    folder = None if work is None else work / "-".join(filter(None, (heartbeat.FOLDER, program)))
     hosts.join(
         f.multihost, folder, limits=limits, coordinator=f.coordinator, processes=f.processes, process=f.process
     )

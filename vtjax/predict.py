@@ -15,6 +15,7 @@ from absl import flags
 from vtjax import mains, methods
 from vtjax.config import read_fields
 from vtjax.errors import VtjaxError
+from vtjax.files import as_path
 
 flags.DEFINE_string("work_directory", None, "Work directory of vtjax.train.", required=True)
 flags.DEFINE_string("which", "last", 'Checkpoint: "last", a step, or a metric of config.train.best.')
@@ -27,7 +28,7 @@ def _method() -> str:
         name, _, value = argument.lstrip("-").partition("=")
         if name == "work_directory":
             folder = value or (sys.argv[i + 1] if i + 1 < len(sys.argv) else "")
-            return read_fields(pathlib.Path(folder) / "config.json")["name"]
+            return read_fields(as_path(folder) / "config.json")["name"]
     return methods.names()[0]
 
 

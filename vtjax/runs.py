@@ -6,8 +6,13 @@ import functools
 import pathlib
 from typing import Any
 
-from vtjax import config, methods
+import jax
+
+from vtjax import config, methods, remote
 from vtjax.errors import VtjaxError
+from vtjax.files import as_path
+from vtjax.parallel import hosts
+from vtjax.parallel.partition import partition
 from vtjax.training import recipe
 
 
@@ -15,21 +20,32 @@ class Run:
     """A work directory of vtjax.train with its parameters, loaded when first needed.
 
     which: "last", a step, or a "protocol/metric" of config.train.best. stage: default the method's last stage.
+    mesh: devices to place the parameters of the last stage on, by the method's partition rules; all processes of the
+    mesh then evaluate together. None is numpy.
+    work: a folder; the folder of this machine that mirrors it where the run lies in a bucket.
     """
 
-    def __init__(self, work: pathlib.Path | str, which: str = "last", stage: str = ""):
-        self.work = pathlib.Path(work)
-        if not self.work.is_dir():
-            raise VtjaxError(f"{self.work}: no such work directory; `python -m vtjax.train` makes one")
+    def __init__(
+        self, work: pathlib.Path | str, which: str = "last", stage: str = "", mesh: jax.sharding.Mesh | None = None
+    ):
+        if not as_path(work).is_dir():
+            raise VtjaxError(f"{work}: no such work directory; `python -m vtjax.train` makes one")
+        self.work = remote.local(work, hosts.index_of())
+        remote.fetch(self.work)
         self.experiment = config.load_experiment(self.work / "config.json")
         self.which = which
-        self._stage = stage
+        self._stage, self._mesh = stage, mesh
 
     @functools.cached_property
     def params(self) -> dict:
-        """Nested dict of numpy arrays."""
-        stage = self._stage or methods.module(self.experiment.name, "pipeline").LAST_STAGE
-        return recipe.stage_params(self.work, stage, self.which)
+        """Nested dict of arrays."""
+        pipeline = methods.module(self.experiment.name, "pipeline")
+        shardings = None
+        if self._mesh is not None:
+            task = pipeline.abstract(self.experiment)
+            shapes = jax.eval_shape(task.init, jax.random.key(0), task.batch_spec())
+            shardings = partition(shapes, task.rules, self._mesh).shardings
+        return recipe.stage_params(self.work, self._stage or pipeline.LAST_STAGE, self.which, shardings)
 
     def evaluate(self, **options: Any) -> list[Any]:
         """The method's evaluations as a list of vtjax.evals.protocol.Result; options are the method's own."""

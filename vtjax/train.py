@@ -1,12 +1,12 @@
 """Trains: python -m vtjax.train --config=configs/car.py[:variant] [--config.optim.learning_rate=3e-4 ...]
 
-Resumes from the work directory where it holds an unfinished run of the same configuration. At the end it evaluates,
-prints the tables and writes report.html. SIGTERM saves and exits with status 0.
+Resumes from the work directory (a folder or gs://bucket/path) where it holds an unfinished run of the same
+configuration. At the end it evaluates, prints the tables and writes report.html. SIGTERM saves and exits with status 0.
+As several processes, one a host, it joins them by --coordinator or by what the cluster says (python -m launch.local).
 """
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Sequence
 
 from absl import flags
@@ -19,23 +19,24 @@ flags.DEFINE_bool("allow_config_change", False, "Go on in a work directory that 
 flags.DEFINE_bool("allow_data_change", False, "Go on from a checkpoint that was trained on other data.")
 flags.DEFINE_bool("tensorboard", False, "Also write TensorBoard files (pip install 'vtjax[tensorboard]').")
 flags.DEFINE_bool("report", True, "Evaluate on the test split at the end and write report.html.")
-flags.DEFINE_enum("multihost", "auto", ["auto", "on", "off"], "Call jax.distributed.initialize().")
+mains.define_hosts()
 
 
 def train(_: Sequence[str]) -> int:
     experiment, spec = mains.experiment()
     from absl import logging
 
-    from vtjax import methods
+    from vtjax import methods, remote
     from vtjax.evals.protocol import format_table, save_results
-    from vtjax.parallel.hosts import initialize
+    from vtjax.files import as_path
+    from vtjax.parallel.mesh import evaluation_mesh
     from vtjax.runs import Run
     from vtjax.training.recipe import run_experiment
 
     logging.set_verbosity(logging.INFO)
     mains.quiet_libraries()
-    initialize(flags.FLAGS.multihost)
-    work = pathlib.Path(flags.FLAGS.work_directory or mains.default_work(spec))
+    work = as_path(flags.FLAGS.work_directory or mains.default_work(spec))
+    mains.join(work)
     outcome = run_experiment(
         experiment,
         work,
@@ -46,13 +47,15 @@ def train(_: Sequence[str]) -> int:
     if not outcome.finished:
         print(f"stopped at step {outcome.step}; the same command goes on from there")
         return 0
-    if flags.FLAGS.report and mains.is_main_host():
-        run = Run(work)
+    if flags.FLAGS.report:
+        run = Run(work, mesh=evaluation_mesh(experiment.mesh))
         results = run.evaluate()
-        save_results(work / "results.json", results)
-        print(format_table(results))
-        path = methods.module(experiment.name, "report").training_report(run, results)
-        print(f"\nreport: {path}")
+        if mains.is_main_host():
+            save_results(run.work / "results.json", results)
+            print(format_table(results))
+            path = methods.module(experiment.name, "report").training_report(Run(work), results)
+            remote.send(run.work)
+            print(f"\nreport: {remote.origin(path)}")
     return 0
 
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import fcntl
 import json
 import os
+import pathlib
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import jax
@@ -286,14 +289,20 @@ def all_well(name: str, problem: str, seconds: float | None = None) -> str:
     return ""
 
 
-def one_after_another(name: str, work: Any) -> Any:
-    """work() on process 0 first, then on the others at once, so that they find what it wrote. Raises as `barrier`."""
-    seconds = _limits.finish
+def one_after_another(name: str, work: Callable[[], Any]) -> Any:
+    """work() on process 0 first, then on the others, so that they find what it wrote. Raises as `barrier`.
+
+    Where hosts have disks of their own, the first process of each host comes before its others.
+    """
+    if not several():
+        return work()
     result = work() if index_of() == 0 else None
-    barrier(f"{name}, first", seconds)
+    barrier(f"{name}, first", _limits.finish)
     if index_of():
-        result = work()
-    barrier(f"{name}, others", seconds)
+        with open(pathlib.Path(tempfile.gettempdir()) / f"vtjax-{os.getuid()}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            result = work()
+    barrier(f"{name}, others", _limits.finish)
     return result
 
 

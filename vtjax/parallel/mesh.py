@@ -57,6 +57,19 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return jax.sharding.Mesh(array, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def evaluation_mesh(config: MeshConfig) -> jax.sharding.Mesh | None:
+    """The mesh of a run where it fits the devices that are here, else one that differs in its data axis; None for one.
+
+    Parameters that were split over more devices than there are now are split over as many as divide.
+    """
+    count = len(jax.devices())
+    if count == 1:
+        return None
+    tensor = math.gcd(config.tensor if config.tensor > 0 else count, count)
+    fsdp = math.gcd(config.fsdp if config.fsdp > 0 else count, count // tensor)
+    return make_mesh(MeshConfig(data=count // (tensor * fsdp), fsdp=fsdp, tensor=tensor))
+
+
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
     """Leading dimension split over data and fsdp, the rest whole."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))

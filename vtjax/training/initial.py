@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pathlib
-
 from vtjax.errors import VtjaxError
+from vtjax.files import as_path
 from vtjax.parallel.partition import flatten
-from vtjax.training.checkpoint import compare, load_params
+from vtjax.training.checkpoint import compare, complete_steps, load_params
 
 
 def from_checkpoint(path: str, params: dict) -> dict:
@@ -17,9 +16,9 @@ def from_checkpoint(path: str, params: dict) -> dict:
     Raises:
       VtjaxError: nothing there, or trees that differ; every leaf is named.
     """
-    folder = pathlib.Path(path)
+    folder = as_path(path)
     candidates = [folder, folder / "checkpoints", *sorted(folder.glob("*/checkpoints"))]
-    found = [c for c in candidates if c.is_dir() and any(p.name.isdigit() for p in c.iterdir())]
+    found = [c for c in candidates if complete_steps(c)]
     if not found:
         raise VtjaxError(f"config.train.initial={path!r}: no checkpoint there")
     stored = load_params(found[-1])

@@ -13,26 +13,32 @@ from typing import Any
 import tqdm
 
 from vtjax.errors import VtjaxError
+from vtjax.files import is_remote, write_atomically
 
 
 class MetricsWriter:
     """Appends one JSON object per line: {"step", "split", "time", metric: value}.
 
     After a resume, lines beyond the restored step are removed, and a line that is there is not written again, so that a
-    curve never runs twice over a step.
+    curve never runs twice over a step. In a bucket, where nothing can be appended to, the file is written anew every
+    `seconds` and at the end.
     """
 
-    def __init__(self, path: pathlib.Path, step: int = 0, tensorboard: bool = False):
+    def __init__(self, path: pathlib.Path, step: int = 0, tensorboard: bool = False, seconds: float = 30.0):
         self._there: set[tuple[int, str]] = set()  # (step, split) of the lines that a resumed run found
+        self._path, self._file, self._seconds, self._written = path, None, seconds, time.monotonic()
+        self._lines: list[str] = []  # of a file in a bucket
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _step_of(line)[0] <= step]
             self._there = {_step_of(line) for line in kept}
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join(line + "\n" for line in kept))
-            temporary.replace(path)
-        self._file = path.open("a")
+            write_atomically(path, "".join(line + "\n" for line in kept))
+            self._lines = kept if is_remote(path) else []
+        if not is_remote(path):
+            self._file = path.open("a")
         self._board = None
+        if tensorboard and is_remote(path):
+            raise VtjaxError(f"--tensorboard writes to a disk of this machine, not to {path.parent}")
         if tensorboard:
             try:
                 from tensorboardX import SummaryWriter
@@ -46,15 +52,28 @@ class MetricsWriter:
             return
         clean = {k: (float(v) if math.isfinite(v) else None) for k, v in values.items()}
         line = {"step": int(step), "split": split, "time": round(time.time(), 3), **clean}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        else:
+            self._lines.append(json.dumps(line))
+            if time.monotonic() - self._written >= self._seconds:
+                self.flush()
         if self._board is not None:
             for name, value in clean.items():
                 if value is not None:
                     self._board.add_scalar(f"{split}/{name}", value, step)
 
+    def flush(self) -> None:
+        """Everything so far is in the file."""
+        if self._file is None:
+            write_atomically(self._path, "".join(line + "\n" for line in self._lines))
+            self._written = time.monotonic()
+
     def close(self) -> None:
-        self._file.close()
+        self.flush()
+        if self._file is not None:
+            self._file.close()
         if self._board is not None:
             self._board.close()
 

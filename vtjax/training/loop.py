@@ -7,6 +7,7 @@ import dataclasses
 import math
 import pathlib
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -20,8 +21,10 @@ from jax.experimental import multihost_utils
 from vtjax.config import Loader
 from vtjax.data.pipeline import train_batches
 from vtjax.errors import VtjaxError
+from vtjax.files import is_remote
 from vtjax.parallel import hosts
 from vtjax.parallel.mesh import global_batch, host_rows
+from vtjax.remote import copy_tree
 from vtjax.training.checkpoint import Checkpoints
 from vtjax.training.logging import MetricsWriter, Progress
 from vtjax.training.step import Trainer, memory_line, params_of
@@ -181,6 +184,8 @@ class _Run:
             stopping = stop.at(step)
             if last or stopping or (step > start and self._checkpoint_due(step)):
                 pending = self._settle(pending)
+                if self.writer:
+                    self.writer.flush()  # a resumed run goes on from here, and has the lines before
                 self.checkpoints.save(state, self._meta())
                 self.saved_at = time.perf_counter()
             if last or stopping:
@@ -190,7 +195,8 @@ class _Run:
                 return Outcome(last, step, params_of(state), self.results)
             if train.profile_steps and step == train.profile_steps[0]:
                 profiling = True
-                jax.profiler.start_trace(str(self.work / "profile"))
+                trace = self.work / "profile" if not is_remote(self.work) else tempfile.mkdtemp(prefix="vtjax-profile-")
+                jax.profiler.start_trace(str(trace))
             hosts.note(step=step)
             before = time.perf_counter()
             batch = next(batches)
@@ -203,6 +209,8 @@ class _Run:
             if profiling and step == train.profile_steps[-1]:
                 jax.block_until_ready(metrics)
                 jax.profiler.stop_trace()
+                if is_remote(self.work):
+                    copy_tree(pathlib.Path(trace), self.work / "profile")
             self.progress.step()
         raise AssertionError("unreachable")
 

@@ -9,7 +9,7 @@ from typing import Any
 from absl import logging
 
 from vtjax import config as configuration
-from vtjax import methods
+from vtjax import methods, remote
 from vtjax.config import Experiment
 from vtjax.errors import VtjaxError
 from vtjax.files import as_path, write_atomically
@@ -82,11 +82,13 @@ def run_experiment(
     configuration.check(experiment)
     prepare_work(experiment, work, allow_config_change)
     mesh = make_mesh(experiment.mesh)
-    outcome = None
-    for name, build in methods.module(experiment.name, "pipeline").stages(experiment, work).items():
+    outcome, own = None, remote.local(work, hosts.index_of())
+    for name, build in methods.module(experiment.name, "pipeline").stages(experiment, own).items():
         folder = work / name
         done = folder / "done.json"
         task = hosts.one_after_another(f"stage {name}", build)
+        if hosts.index_of() == 0:
+            remote.send(own)
         finished = hosts.from_main("done", done.read_text() if done.exists() else "")
         if finished and json.loads(finished)["steps"] >= task.train.steps:
             if allow_config_change:  # the settings may be those of another model
@@ -105,20 +107,24 @@ def run_experiment(
     return outcome
 
 
-def stage_params(work: pathlib.Path | str, stage: str, which: str = "last") -> dict:
-    """Parameters of a finished or running stage, as numpy: which is "last", a step number, or a "protocol/metric".
+def stage_params(
+    work: pathlib.Path | str, stage: str, which: str = "last", shardings: dict | None = None
+) -> dict:
+    """Parameters of a finished or running stage: which is "last", a step number, or a "protocol/metric".
+
+    As numpy, or on the devices of `shardings`, the whole tree of them.
 
     Raises:
       VtjaxError: no such checkpoint; what there is instead is named.
     """
-    folder = as_path(work) / stage
+    folder = remote.origin(work) / stage
     if which == "last":
-        return load_params(folder / "checkpoints")
+        return load_params(folder / "checkpoints", None, shardings)
     if which.isdigit():
-        return load_params(folder / "checkpoints", int(which))
+        return load_params(folder / "checkpoints", int(which), shardings)
     name = "best_" + "".join(c if c.isalnum() else "_" for c in which)
     if not (folder / name).is_dir():
         kept = sorted(p.name for p in folder.glob("best_*") if not p.name.endswith("_frozen"))
         known = f"kept: {kept or 'none'} (config.train.best)"
         raise VtjaxError(f"{folder}: no best checkpoint of {which!r} was kept; {known}")
-    return load_params(folder / name)
+    return load_params(folder / name, None, shardings)

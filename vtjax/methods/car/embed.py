@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vtjax.evals.batches import in_batches
 from vtjax.methods.car import task
 from vtjax.methods.car.config import CarConfig
 from vtjax.methods.car.data import Normalizer
@@ -35,7 +36,7 @@ class Embedder:
             motion, mask = zip(*(self.normalizer(f) for f in rows), strict=True)
             return {"motion": np.stack(motion), "motion_mask": np.stack(mask)}
 
-        return _batched(self._motion, params, features, batch)
+        return in_batches(self._motion, params, features, batch, BATCH)
 
     def texts(self, params: dict, texts: Sequence[str], masks_of: Sequence[str] | None = None) -> np.ndarray:
         """Texts -> float32 [N, latent]. masks_of: N texts whose token counts are taken for the masks (quirk 3.8.5)."""
@@ -49,16 +50,7 @@ class Embedder:
 
         self.text.ready([*texts, *(masks_of or ())])
         pairs = list(zip(texts, texts if masks_of is None else masks_of, strict=True))
-        return _batched(self._text, params, pairs, batch)
-
-
-def _batched(function: Callable, params: dict, items: Sequence[Any], batch: Callable) -> np.ndarray:
-    out = []
-    for begin in range(0, len(items), BATCH):
-        rows = list(items[begin : begin + BATCH])
-        filled = rows + [rows[-1]] * (BATCH - len(rows))
-        out.append(np.asarray(function(params, batch(filled)))[: len(rows)])
-    return np.concatenate(out)
+        return in_batches(self._text, params, pairs, batch, BATCH)
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from vtjax.data.image import ImageTransform
 from vtjax.data.video.container import VideoError
 from vtjax.data.video.source import ClipSource, VideoHandle
 from vtjax.errors import Problems, VtjaxError
+from vtjax.evals.batches import in_batches
 from vtjax.methods.clip import task
 from vtjax.methods.clip.classes import ClassSet
 from vtjax.methods.clip.config import ClipConfig
@@ -34,8 +34,9 @@ class Embedder:
         self.config, self.sizes, self.tokenizer = config, sizes, tokenizer
         self.sampler = sampler_of(config)
         self.image = ImageTransform(sizes.vision.image_size, resize=config.data.resize)
-        self._videos = jax.jit(lambda params, *batch: task.embed_videos(config, sizes, params, *batch, dtype=dtype))
-        self._texts = jax.jit(lambda params, ids: task.embed_texts(config, sizes, params, ids, dtype=dtype))
+        self._videos = jax.jit(lambda params, batch: task.embed_videos(config, sizes, params, *batch, dtype=dtype))
+        self._checked = jax.jit(lambda params, batch: (*self._videos(params, batch[:-1]), batch[-1]))
+        self._texts = jax.jit(lambda params, batch: task.embed_texts(config, sizes, params, *batch, dtype=dtype))
 
     def frames(self, handle: VideoHandle) -> tuple[np.ndarray, np.ndarray]:
         """What the model sees of a clip: uint8 [T, size, size, 3], mask bool [T]; always the same frames.
@@ -56,37 +57,24 @@ class Embedder:
         Raises:
           VtjaxError: none can be read.
         """
-        kept: list[int] = []
-        failed = Problems()
-
-        def clips():
-            for i in range(len(source)):
-                try:
-                    clip = self.frames(source[i])
-                except VideoError as error:
-                    bad(error)
-                    failed.add(error.where, error.reason)
-                    continue
-                kept.append(i)
-                yield clip
-
-        found = clips()
-        first = next(found, None)
-        if first is None:
-            raise VtjaxError(f"no video can be read\n{failed.report()}")
-        return *self.embed_clips(params, itertools.chain([first], found)), np.array(kept)
+        clips = _Clips(self, source, bad)
+        videos, backwards, read = in_batches(self._checked, params, clips, _stack, VIDEOS)
+        kept = np.flatnonzero(read)
+        if not len(kept):
+            raise VtjaxError(f"no video can be read\n{clips.failed.report()}")
+        return videos[kept], backwards[kept], kept
 
     def embed_clips(
         self, params: dict, clips: Iterable[tuple[np.ndarray, np.ndarray]]
     ) -> tuple[np.ndarray, np.ndarray]:
         """The same of (frames, mask) pairs as `frames` gives them."""
-        return _batched(lambda *batch: self._videos(params, *batch), clips, VIDEOS)
+        return in_batches(self._videos, params, clips, _stack, VIDEOS)
 
     def texts(self, params: dict, texts: Sequence[str]) -> np.ndarray:
         """Texts -> float32 [N, D]."""
         distinct = list(dict.fromkeys(texts))
         ids, _ = self.tokenizer.encode(distinct, self.sizes.text.context_length)
-        (rows,) = _batched(lambda batch: (self._texts(params, batch),), ((row,) for row in ids), TEXTS)
+        rows = in_batches(self._texts, params, [(row,) for row in ids], _stack, TEXTS)
         place = {text: i for i, text in enumerate(distinct)}
         return rows[[place[text] for text in texts]]
 
@@ -98,24 +86,28 @@ class Embedder:
         return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
 
 
-def _batched(function: Callable, items: Iterable[tuple], size: int) -> tuple[np.ndarray, ...]:
-    """`function` over stacked items, the last batch filled up with its last item."""
-    out: list[tuple[np.ndarray, ...]] = []
-    waiting: list[tuple] = []
+class _Clips(Sequence):
+    """(frames, mask, whether it could be read) of the clips of a source, each read when it is asked for."""
 
-    def flush() -> None:
-        filled = waiting + [waiting[-1]] * (size - len(waiting))
-        results = function(*(np.stack(field) for field in zip(*filled, strict=True)))
-        out.append(tuple(np.asarray(r)[: len(waiting)] for r in results))
-        waiting.clear()
+    def __init__(self, embedder: Embedder, source: ClipSource, bad: Callable[[VideoError], None]):
+        self._embedder, self._source, self._bad = embedder, source, bad
+        self.failed = Problems()
 
-    for item in items:
-        waiting.append(tuple(item))
-        if len(waiting) == size:
-            flush()
-    if waiting:
-        flush()
-    return tuple(np.concatenate(field) for field in zip(*out, strict=True))
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        try:
+            return *self._embedder.frames(self._source[index]), np.array(True)
+        except VideoError as error:
+            self._bad(error)
+            self.failed.add(error.where, error.reason)
+        count, size = self._embedder.config.model.frames, self._embedder.sizes.vision.image_size
+        return np.zeros((count, size, size, 3), np.uint8), np.ones(count, bool), np.array(False)
+
+
+def _stack(rows: Sequence[tuple]) -> tuple[np.ndarray, ...]:
+    return tuple(np.stack(field) for field in zip(*rows, strict=True))
 
 
 def open_embedder(config: ClipConfig, assets: pathlib.Path) -> Embedder:
