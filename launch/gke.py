@@ -18,6 +18,7 @@ from absl import flags
 from launch import common
 from vtjax.errors import VtjaxError
 
+flags.adopt_module_key_flags(common)
 NAME = flags.DEFINE_string("name", "", "Name of the JobSet.")
 NAMESPACE = flags.DEFINE_string("namespace", "default", "Kubernetes namespace.")
 IMAGE = flags.DEFINE_string("image", "", "Container image with vtjax installed.")

@@ -22,6 +22,7 @@ from absl import flags
 from launch import common
 from vtjax.errors import VtjaxError
 
+flags.adopt_module_key_flags(common)
 PROCESSES = flags.DEFINE_integer("processes", 2, "Number of processes.", lower_bound=1)
 DEVICES = flags.DEFINE_integer("cpu_devices", 1, "CPU devices of each process.", lower_bound=1)
 GPUS = flags.DEFINE_string("gpus", "", "GPU numbers to share out, such as 0,1,2,3; none: what each process finds.")

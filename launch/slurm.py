@@ -16,6 +16,7 @@ from absl import flags
 
 from launch import common
 
+flags.adopt_module_key_flags(common)
 NAME = flags.DEFINE_string("name", "", "Name of the job.")
 NODES = flags.DEFINE_integer("nodes", 1, "Nodes.", lower_bound=1)
 GPUS = flags.DEFINE_integer("gpus_per_node", 8, "GPUs of a node, each with a process.", lower_bound=1)

@@ -19,6 +19,7 @@ from absl import flags
 from launch import common, watch
 from vtjax.errors import VtjaxError
 
+flags.adopt_module_key_flags(common)
 NAME = flags.DEFINE_string("name", "", "Name of the queued resource; its nodes are named after it.")
 PROJECT = flags.DEFINE_string("project", "", "Google Cloud project; default gcloud's own.")
 ZONE = flags.DEFINE_string("zone", "", "Zone; default gcloud's own.")

@@ -15,6 +15,7 @@ from launch import common
 from vtjax.files import as_path
 from vtjax.parallel.heartbeat import FOLDER, RUNNING, Observer
 
+flags.adopt_module_key_flags(common)
 WORK = flags.DEFINE_string("work_directory", "", "Work directory of the run.")
 ONCE = flags.DEFINE_bool("once", False, "Look once, over --silent_seconds.")
 EVERY = flags.DEFINE_float("every_seconds", 30, "Time between looks.")

@@ -129,6 +129,7 @@ def define_hosts() -> None:
     """Defines the flags of a program that runs as several processes, one or more a host."""
     from absl import flags
 
+    flags.disclaim_key_flags()  # they are flags of the program that calls this, and among its --help
     flags.DEFINE_enum(
         "multihost", "auto", ["auto", "on", "off"],
         "Join other processes: those of the flags below or of the environment (Cloud TPU, GKE and JobSet, Slurm, Open "

@@ -42,7 +42,7 @@ def test_they_train_what_one_trains_with_random_streams_and_all(tmp_path, alone,
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     assert len(lines) == 6 + 12, "one process writes"
     beats = [json.loads(p.read_text()) for p in sorted((tmp_path / "run/heartbeats").iterdir())]
-    assert [(b["process"], b["state"], b["step"]) for b in beats] == [(i, "finished", 11) for i in range(count)]
+    assert [(b["process"], b["state"], b["step"]) for b in beats] == [(i, "finished", 12) for i in range(count)]
     assert all(b["host"] and b["time"] > 1e9 and b["processes"] == count for b in beats)
 
 

@@ -110,14 +110,14 @@ def main():
         parser.add_argument(f"--{name}", type=int, default=default)
     for name in ("processes", "process", "port", "width", "file_limit", "keep_every", "fsdp"):
         parser.add_argument(f"--{name}", type=int, default=0)
-    for name, default in (("pause", 0.0), ("startup", 60.0), ("save", 60.0), ("heartbeat", 0.5), ("lost", 100.0)):
+    for name, default in (("pause", 0.0), ("startup", 60.0), ("save", 60.0), ("heartbeat", 0.5), ("lost", 100.0), ("maintenance", 0.0)):
         parser.add_argument(f"--{name}", type=float, default=default)
     for name in ("order", "fingerprint", "hang", "unreadable"):
         parser.add_argument(f"--{name}", default="")
     options = parser.parse_args()
 
     from vtjax import mains
-    from vtjax.parallel import hosts
+    from vtjax.parallel import hosts, maintenance
     from vtjax.parallel.mesh import make_mesh
     from vtjax.training import loop
     from vtjax.training.loop import run_task
@@ -171,6 +171,9 @@ def main():
         mains.quiet_libraries()
         if options.processes:
             join()
+        elif options.maintenance:  # one process on a machine of a cloud
+            maintenance.EVERY = options.maintenance
+            hosts.join("off", options.work / "heartbeats", limits=hosts.Limits(heartbeat=options.heartbeat))
         task = make_task(
             noise=0.1, evaluate=evaluate, steps=options.steps, checkpoint_every=options.checkpoint_every,
             eval_every=options.eval_every, batch_size=options.batch_size, keep=options.keep,

@@ -26,7 +26,7 @@ from absl import logging
 
 from vtjax.errors import VtjaxError
 from vtjax.files import as_path
-from vtjax.parallel import cluster, guardian, heartbeat, versions
+from vtjax.parallel import cluster, guardian, heartbeat, maintenance, versions
 
 LOST = 75  # exit status (EX_TEMPFAIL) of a process that ends because another is gone: the same command goes on
 _POLL = 1.0  # seconds between looks for the failure of another process
@@ -124,6 +124,7 @@ def join(
             "--process=I, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         )
     _limits, _session = limits, _Session(None if folder is None else as_path(folder), place, limits)
+    maintenance.watch(_session.over)
     if place is None or place.count == 1:
         _session.start_heartbeat()
         return
@@ -445,7 +446,7 @@ def leave() -> None:
         return
     if several():
         barrier("leave", session.limits.finish)
-        session.over.set()
+    session.over.set()
     if session.beat is not None:
         session.beat.end(session.end_state)
     session.dismiss()

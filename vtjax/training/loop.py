@@ -181,6 +181,7 @@ class _Run:
             if (last or (train.eval_every and step % train.eval_every == 0 and step > start)) and self.task.evaluate:
                 pending = self._settle(pending)
                 self._evaluate(state, step)
+            hosts.note(step=step)
             stopping = stop.at(step)
             if last or stopping or (step > start and self._checkpoint_due(step)):
                 pending = self._settle(pending)
@@ -197,7 +198,6 @@ class _Run:
                 profiling = True
                 trace = self.work / "profile" if not is_remote(self.work) else tempfile.mkdtemp(prefix="vtjax-profile-")
                 jax.profiler.start_trace(str(trace))
-            hosts.note(step=step)
             before = time.perf_counter()
             batch = next(batches)
             self.waited += time.perf_counter() - before
