@@ -4,21 +4,12 @@ import json
 import signal
 
 import commands
-import numpy as np
 import pytest
-from several import TOY, Several, read_order
+from several import TOY, Several, close, read_order
 
-from vtjax.parallel.partition import flatten
 from vtjax.training.checkpoint import Checkpoints, load_params
 
 ARGUMENTS = ("--steps=12", "--checkpoint_every=5")
-
-
-def close(a, b, atol=1e-6):
-    a, b = flatten(a), flatten(b)
-    assert a.keys() == b.keys()
-    for name in a:
-        np.testing.assert_allclose(a[name], b[name], rtol=0, atol=atol, err_msg=name)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,9 @@ import threading
 import time
 
 import commands
+import numpy as np
+
+from vtjax.parallel.partition import flatten
 
 TOY = commands.ROOT / "tests" / "support" / "toy.py"
 
@@ -82,6 +85,14 @@ class Several:
         ended = self.end(timeout)
         assert all(status == 0 for status, _ in ended.values()), "\n".join(f"{s}: {said}" for s, said in ended.values())
         return {i: said for i, (_, said) in ended.items()}
+
+
+def close(a, b, atol=1e-6):
+    """Asserts that two parameter trees are equal to `atol`."""
+    a, b = flatten(a), flatten(b)
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], rtol=0, atol=atol, err_msg=name)
 
 
 def read_order(folder):

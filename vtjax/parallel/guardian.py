@@ -33,17 +33,19 @@ def last_words(folder: str, process: int, processes: int, seconds: float) -> str
     before = {p for p, r in observer.look().items() if r.get("state") in ("died", "failed")}
     until, lost = time.monotonic() + seconds, []
     while not lost and time.monotonic() < until:
-        time.sleep(min(0.2, seconds))
+        time.sleep(min(heartbeat.SETTLE, seconds))
         others = {p: r for p, r in observer.look().items() if p != process and p < processes}
         if process == 0:  # JAX ends the others when the first is gone: only who was gone before can be the cause
             others = {p: r for p, r in others.items() if p in before}
-        if any(process in r.get("lost", ()) for r in others.values()) or (process == 0 and not others):
-            break  # they ended because of this one, or will
-        lost = [p for p, r in others.items() if r.get("state") == "died"]
-        lost = lost or [p for p, r in others.items() if r.get("state") == "failed"]
+        lost = heartbeat.blamed(others, process, [p for p, r in others.items() if r.get("state") == "died"])
+        if process == 0 and not lost or lost != [0] and any(process in r.get("lost", ()) for r in others.values()):
+            lost = []
+            break  # the others ended because of this one, or will
     else:
         lost = lost or [p for p in range(processes) if p != process and observer.gone(p, 0.8 * seconds)]
-    lost = [0] if 0 in lost else lost  # it took the others with it
+    if process and lost != [0]:  # the file of the first may come later than those of the processes it took with it
+        time.sleep(min(heartbeat.SETTLE, seconds))
+        lost = [0] if observer.look().get(0, {}).get("state") == "died" else lost
     where = "" if record.get("step") is None else f" at step {record['step']}"
     me = f"process {process} of {processes} (host {record.get('host')})"
     if not lost:

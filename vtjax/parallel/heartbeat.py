@@ -116,6 +116,21 @@ class Heartbeat:
         self.beat(state=state, **values)
 
 
+SETTLE = 0.5  # seconds until what happens to several processes at once is in all of their files
+
+
+def blamed(records: dict[int, dict[str, Any]], me: int, gone: list[int]) -> list[int]:
+    """Of the processes that are `gone` for `me`, those that went first.
+
+    When process 0 goes, JAX ends all others at once; who ended by an error of its own is to blame before who ended
+    because it had lost another.
+    """
+    if 0 in gone and me != 0:
+        return [0]
+    failed = [p for p, r in records.items() if p != me and r.get("state") == "failed" and not r.get("lost")]
+    return gone or failed
+
+
 class Observer:
     """Looks at a folder of heartbeats now and then, and says how long ago each file was seen to change."""
 

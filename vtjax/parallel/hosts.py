@@ -312,15 +312,16 @@ def lost_to(error: BaseException, doing: str = "") -> LostProcess:
     if isinstance(error, LostProcess):
         return error
     interval = _limits.heartbeat
-    observer, until = _observe(0.0), time.monotonic() + 2.5 * interval
+    observer, until = _observe(0.0), time.monotonic() + max(2.5 * interval, 3 * heartbeat.SETTLE)
     me, count, gone = index_of(), count_of(), []
     while observer.folder != "" and not gone and time.monotonic() < until:
-        time.sleep(min(0.2, interval))
-        records = observer.look()
-        gone = [p for p in range(count) if p != me and observer.gone(p, 2.2 * interval)]
-        gone = gone or [
-            p for p, r in records.items() if p != me and r.get("state") == "failed" and not r.get("lost") and p < count
-        ]
+        time.sleep(heartbeat.SETTLE)
+        records = {p: r for p, r in observer.look().items() if p < count}
+        gone = [p for p in records if p != me and observer.gone(p, 2.2 * interval)]
+        gone = heartbeat.blamed(records, me, gone)
+    if me and gone and gone != [0]:  # the file of the first may come later than those of the ones it took with it
+        time.sleep(heartbeat.SETTLE)
+        gone = [0] if observer.look().get(0, {}).get("state") == "died" else gone
     reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
     named = "; ".join(_describe(p, observer) for p in gone) or "another process, which cannot be told"
     return LostProcess(f"lost {named}{f' while {doing}' if doing else ''} ({reason}); {_advice()}", tuple(gone))
