@@ -14,6 +14,7 @@ from vtjax.config import Experiment
 from vtjax.errors import VtjaxError
 from vtjax.files import as_path, write_atomically
 from vtjax.parallel import hosts
+from vtjax.parallel.heartbeat import FOLDER
 from vtjax.parallel.mesh import make_mesh
 from vtjax.training.checkpoint import Checkpoints, load_params
 from vtjax.training.loop import Outcome, run_task
@@ -42,7 +43,8 @@ def prepare_work(experiment: Experiment, work: pathlib.Path, allow_change: bool)
             for name, value in _fields(new).items()
             if old.get(name) != value and not any(part in f"{name}." for part in FREE)
         ]
-        begun = any(entry != path for entry in work.iterdir()) or old.keys() != _fields(new).keys()
+        made = [e.name for e in work.iterdir() if e != path and not e.name.startswith(FOLDER)]
+        begun = made or old.keys() != _fields(new).keys()
         if differing and begun:
             raise VtjaxError(
                 f"{work} holds a run with other settings:\n  " + "\n  ".join(differing)
