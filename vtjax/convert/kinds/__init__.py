@@ -29,6 +29,8 @@ KINDS = {
     "car": "Chronologically Accurate Retrieval: one state dict with its language model",
     "tan": "TAN, the temporal alignment network (also of MPTVA): video and sentences to times",
     "xclip": "X-CLIP: the released .pth, or Hugging Face's layout",
+    "groupvit": "GroupViT: the released .pth, or Hugging Face's layout",
+    "ovoad": "OV-OAD: the released grammar, encoder with one cross attention (config.method.model.dntr=encoder_xattn)",
     "clip": "CLIP in Hugging Face's, OpenAI's or open_clip's layout",
 }
 OF_METHODS = ("clip", "tmr", "car")  # whose parameters are those of a method's run
