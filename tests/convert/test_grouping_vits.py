@@ -186,3 +186,25 @@ def test_groupvits_layouts_agree():
         groupvit.config_from_hf({"model_type": "groupvit", "vision_config": {"intermediate_size": 100}})
     with pytest.raises(VtjaxError, match="differ in length"):
         GroupVitConfig(depths=(6, 3))
+
+
+def test_a_trained_run_goes_back_to_the_released_names(convert, tmp_path):
+    from vtjax.config import Experiment, save_experiment
+    from vtjax.convert import store
+    from vtjax.convert.source import Source
+    from vtjax.methods.clip.config import ClipConfig, ClipModelConfig, TextSizes
+
+    own = released_ovoad()
+    write_safetensors(tmp_path / "a.safetensors", own)
+    assert convert(f"--from={tmp_path / 'a.safetensors'}", f"--to={tmp_path / 'ours'}")[0] == 0
+    _, config, params = store.read(tmp_path / "ours")
+    method = ovoad.config_from_tensors({n: x.shape for n, x in own.items()})[0]
+    sizes = ClipModelConfig(embed_dim=24, text=TextSizes(width=T, layers=2, heads=1, mlp_width=80), temporal="mean")
+    sizes.vision.width = W
+    method.encoder.clip = ClipConfig(model=sizes)
+    method.encoder.clip.text.vocab_size, method.encoder.clip.text.max_tokens = 30, 9
+    store.write(tmp_path / "run" / "train", "ovoad", {}, params, Source(tmp_path / "a.safetensors"))
+    save_experiment(Experiment("ovoad", method), tmp_path / "run" / "config.json")
+    status, printed = convert(f"--from={tmp_path / 'run'}", f"--to={tmp_path / 'back'}", "--reverse")
+    assert status == 0 and printed.startswith("ovoad from"), printed
+    same(dict(SafetensorsReader(tmp_path / "back")), own)

@@ -63,6 +63,11 @@ def _of_run(folder: pathlib.Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
         # CLIP's layout has no place for what sees the order of frames; the towers are whole without it.
         encoder = open_encoder(folder)
         return "clip", to_dict(encoder.sizes), dict(encoder.params)
+    if run.experiment.name == "ovoad":
+        from vtjax.methods.ovoad.encoder import encoder_sizes
+
+        sizes = to_dict(encoder_sizes(run.experiment.method))
+        return "ovoad", {"method": to_dict(run.experiment.method), "sizes": sizes, "prefix": ""}, run.params
     if run.experiment.name != "car":
         raise VtjaxError(f"{folder}: a run of {run.experiment.name!r}, which has no published layout to go back to")
     method = run.experiment.method

@@ -33,7 +33,7 @@ KINDS = {
     "ovoad": "OV-OAD: the released grammar, encoder with one cross attention (config.method.model.dntr=encoder_xattn)",
     "clip": "CLIP in Hugging Face's, OpenAI's or open_clip's layout",
 }
-OF_METHODS = ("clip", "tmr", "car")  # whose parameters are those of a method's run
+OF_METHODS = ("clip", "tmr", "car", "ovoad")  # whose parameters are those of a method's run
 
 
 def module(kind: str) -> types.ModuleType:
