@@ -110,3 +110,14 @@ def test_memory_traffic_of_a_loop_is_that_of_all_rounds(compiled):
     rounds = hlo.Program(compiled.as_text()).traffic()
     once = compiled.cost_analysis()["bytes accessed"]
     assert rounds > 2 * once
+
+
+def test_sends_between_slices_are_collectives_too():
+    line = (
+        '  %send.1 = (f32[1024]{0}, u32[], token[]) send(%p1, %token), channel_id=9, is_host_transfer=true, '
+        'frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",'
+        '_xla_megascale_transfer_type="ALL_REDUCE"}'
+    )
+    text = TEXT.replace("  %all-reduce.1 = ", f"  %token = token[] after-all()\n{line}\n  %all-reduce.1 = ")
+    found = [c for c in hlo.collectives(hlo.Program(text), 8) if not c.groups.size]
+    assert [(c.kind, c.bytes, c.times) for c in found] == [("all-reduce", 4096, 1)]

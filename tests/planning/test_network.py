@@ -62,3 +62,9 @@ def test_sums_by_kind():
     found = by_kind([one("all-reduce", LINE), one("all-reduce", LINE), one("all-gather", LINE)])
     assert list(found) == ["all-reduce", "all-gather"] or list(found) == ["all-gather", "all-reduce"]
     assert found["all-reduce"]["ici_bytes"] == 2 * 3 * 1.5 * MIB
+
+
+def test_what_the_hosts_exchange_between_slices():
+    found = Collective("all-reduce", MIB, np.zeros((0, 0), int), 3.0, (), "")
+    sent = transfers([found], devices(2), (4, 4, 4), CHIP)[0]
+    assert (sent.ici_bytes, sent.dcn_bytes) == (0, 3 * MIB) and sent.dcn_seconds == pytest.approx(3 * MIB / CHIP.dcn)

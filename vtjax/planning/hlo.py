@@ -253,8 +253,8 @@ def shapes_of(text: str) -> tuple[Shape, ...]:
 @dataclasses.dataclass(frozen=True)
 class Collective:
     """kind: one of COLLECTIVES. bytes: of one device's operands (of a reduce-scatter: before it). groups: int
-    [groups, members] of devices by their place in the mesh; of a permutation, (from, to) pairs. times: how often it
-    runs in a step."""
+    [groups, members] of devices by their place in the mesh; of a permutation, (from, to) pairs; empty for one between
+    slices that libtpu hands to the hosts as a send and a receive. times: how often it runs in a step."""
 
     kind: str
     bytes: float
@@ -274,6 +274,12 @@ def collectives(program: Program, devices: int) -> list[Collective]:
     channels: set[str] = set()
     for one, computation, times, _ in program.running():
         kind = one.op.removesuffix("-start")
+        across = re.search(r'_xla_megascale_transfer_type="?(\w+)', one.attributes) if one.op == "send" else None
+        if across:
+            payload = computation[one.operands[0]].shapes if one.operands[0] in computation else one.shapes[:1]
+            name = across[1].lower().replace("_", "-")
+            size = sum(s.bytes for s in payload)
+            out.append(Collective(name, size, np.zeros((0, 0), int), times, payload, one.source))
         channel = re.search(r"channel_id=(\d+)", one.attributes)
         if kind not in COLLECTIVES or (channel and channel[1] in channels):
             continue

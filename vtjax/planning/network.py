@@ -43,6 +43,8 @@ def transfers(
 
 
 def _transfer(one: Collective, places: list, slices: list, shape: Sequence[int], chip: Chip | None) -> Transfer:
+    if not one.groups.size:
+        return _between_slices(one, len(set(slices)), chip)
     if one.kind == "collective-permute":
         return _permutation(one, slices, chip)
     group = one.groups[0]
@@ -62,6 +64,14 @@ def _transfer(one: Collective, places: list, slices: list, shape: Sequence[int],
         local = [places[d] for d in group if slices[d] == slices[group[0]]]
         seconds = ici / (chip.ici * _directions(local, shape, chip)), dcn / chip.dcn
     return Transfer(one.kind, members, *(one.times * x for x in (ici, dcn, *seconds)), one.source)
+
+
+def _between_slices(one: Collective, parts: int, chip: Chip | None) -> Transfer:
+    """What the hosts of `parts` slices do for their chips, each for itself."""
+    shares = {"all-reduce": 2 * (parts - 1) / parts, "all-gather": parts - 1, "reduce-scatter": (parts - 1) / parts}
+    sent = one.bytes * shares.get(one.kind, 1.0)
+    seconds = sent / chip.dcn if chip is not None else 0.0
+    return Transfer(one.kind, parts, 0.0, one.times * sent, 0.0, one.times * seconds, one.source)
 
 
 def _permutation(one: Collective, slices: list, chip: Chip | None) -> Transfer:
