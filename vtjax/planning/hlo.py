@@ -125,13 +125,15 @@ class Program:
         return 1.0
 
     def largest(self, count: int) -> list[tuple[float, Shape, str]]:
-        """(bytes, shape, what it is) of the largest results outside fusions, each shape and name once."""
-        seen: dict[tuple[Shape, str], float] = {}
+        """(bytes, shape, what it is) of the largest results outside fusions, each shape once, by the program's own name
+        where it has one."""
+        seen: dict[Shape, str] = {}
         for one, _, _, fused in self.running():
             if not fused and one.op not in _FREE - {"parameter"}:
                 for shape in one.shapes:
-                    seen.setdefault((shape, one.source), shape.bytes)
-        rows = [(size, shape, name) for (shape, name), size in seen.items()]
+                    if "/" not in seen.get(shape, ""):
+                        seen[shape] = one.source
+        rows = [(shape.bytes, shape, name) for shape, name in seen.items()]
         return sorted(rows, key=lambda row: -row[0])[:count]
 
     def traffic(self) -> float:
