@@ -20,7 +20,10 @@ def from_checkpoint(path: str, params: dict) -> dict:
     candidates = [folder, folder / "checkpoints", *sorted(folder.glob("*/checkpoints"))]
     found = [c for c in candidates if complete_steps(c)]
     if not found:
-        raise VtjaxError(f"config.train.initial={path!r}: no checkpoint there")
+        raise VtjaxError(
+            f"config.train.initial={path!r}: no checkpoint there; a work directory of vtjax.train or a folder of "
+            "vtjax.convert is expected"
+        )
     stored = load_params(found[-1])
     differences = compare(flatten(stored), flatten(params))
     if differences:
