@@ -88,7 +88,7 @@ def test_every_parameter_has_a_name_and_a_students_too():
 
 
 def test_padding_and_order_of_sentences_change_nothing():
-    config = AlignerConfig(F, V, 6, 20, 12, 16, 4, 40, 2, 1, 2, 14, "encoded")
+    config = AlignerConfig(F, V, 6, 20, 12, 16, 4, 40, 1, 1, 1, 14, "encoded")
     rng = np.random.default_rng(0)
     features = rng.standard_normal((1, 9, F)).astype(np.float32)
     ids = rng.integers(1, V, (1, 3, 4)).astype(np.int32)

@@ -21,7 +21,7 @@ from vtjax.nn.vit import LayerStack, PatchEmbedding, layer_config
 # Partition table (parallel/partition.py) of a GroupVit's parameters.
 RULES = (
     (r"patch_embedding/kernel", (None, None, None, "embed")),
-    (r"patch_bias", (None,)),
+    (r"patch_bias|\w+_norm/(scale|bias)", (None,)),
     (r"group_token|position_embedding", (None, "embed")),
     (r"token_embedding/embedding", ("vocab", "embed")),
     (r"\w+_projector/hidden/kernel", ("embed", "mlp")),

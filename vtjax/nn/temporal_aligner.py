@@ -26,6 +26,7 @@ RULES = (
     (r"(video|text)_projection/kernel", (None, "embed")),
     (r"(text_)?position_embedding", (None, "embed")),
     (r"alignability/(kernel|bias)", ()),
+    (r"\w+_norm/(scale|bias)", (None,)),
     *transformer.RULES,
 )
 

@@ -25,7 +25,7 @@ from vtjax.nn.vit import PatchEmbedding, Projection, VisionConfig, layer_config
 # Partition table (parallel/partition.py) of an XClip's parameters.
 RULES = (
     (r"message/kernel", ("embed", None)),
-    (r"message/bias|prompts/alpha", (None,)),
+    (r"message/bias|prompts/alpha|\w+_norm/(scale|bias)", (None,)),
     (r"prompt_projection/kernel", ("embed", None)),
     *clip.RULES,
 )
