@@ -27,7 +27,11 @@ def test_parts_change_nothing():
 
     (loss, expected), (again, found) = gradient(whole), gradient(task_of(4))
     np.testing.assert_allclose(again, loss, rtol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, expected)
+
+    def same(a, b):  # sums in another order: float32 rounds by the size of an array's largest entry
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6 + 5e-6 * float(abs(b).max()))
+
+    jax.tree.map(same, found, expected)
     assert max(float(abs(x).max()) for x in jax.tree.leaves(expected)) > 1e-3
 
 
