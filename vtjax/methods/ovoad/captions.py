@@ -28,10 +28,13 @@ _VERBS = frozenset(
     "strum study surf swallow sweep swim swirl taste teach tear test tie tip trim type uncover unpack unstack "
     "vacuum visit wear weave weigh wrap yell zip".split()
 )
-_SKIPPED = frozenset("a an the his her their its some my your this that these those up down off out away in".split())
+_AUXILIARIES = frozenset("be have do".split())
+_SKIPPED = frozenset(
+    "a an the his her their its some my your this that these those what up down off out away in".split()
+)
 _ENDS = frozenset(
     "to on onto into from with over under at of for by and or while as then across through inside around along off out "
-    "upon near behind before after in against rightwards leftwards".split()
+    "upon near behind before after in against rightwards leftwards is are was were has have be".split()
 )
 
 
@@ -51,7 +54,7 @@ class VerbPrompts:
             self.verbs = frozenset(line.lower() for line in lines)
 
     def _known(self, verb: str | None) -> bool:
-        if verb is None:
+        if verb is None or verb in _AUXILIARIES:
             return False
         return verb in self.verbs if self.verbs is not None else verb in _VERBS or inflect.is_base(verb)
 
