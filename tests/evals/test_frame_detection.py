@@ -75,8 +75,8 @@ def test_positives_and_chance_are_the_sheets(targets):
 
 def test_figures_of_random_and_of_weak_scores(targets):
     random = detect(random_scores(targets, 0.0), targets, "ovoad", resamples=2).result()
-    assert random.metrics["mcAP"] == pytest.approx(50.0, abs=0.25)
-    assert random.metrics["mAP"] == pytest.approx(1.65, abs=0.03)
+    assert random.metrics["mcAP"] == pytest.approx(50.0, abs=0.1)
+    assert random.metrics["mAP"] == pytest.approx(1.65, abs=0.02)
     assert random.chance["mAP"] == pytest.approx(1.65, abs=0.02) and random.chance["mcAP"] == 50
     weak = detect(random_scores(targets), targets, "ovoad", resamples=20).result()
     assert weak.items == 210480 and weak.protocol == "detection/ovoad/all classes"

@@ -14,7 +14,8 @@ section 7).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +27,7 @@ from vtjax.methods.ovoad.classes import ClassSet, named_classes
 from vtjax.methods.ovoad.config import window_of
 from vtjax.methods.ovoad.resample import Resampler, Tick
 from vtjax.methods.ovoad.sources import Source
+from vtjax.nn.inference import float32_sums
 
 _FLOAT32 = {"current_projection"}  # multiplied in float32 whatever the type of the others
 CAPACITY = 32  # classes that a stream has room for at least; more where the list is longer
@@ -75,6 +77,22 @@ def placed(params: dict, dtype: Any) -> dict:
         return jnp.asarray(leaf, dtype if matrix else None)
 
     return jax.tree_util.tree_map_with_path(cast, params)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """The compiled parts of a step."""
+
+    advance: Callable
+    score: Callable
+    encode: Callable | None
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(scorer: Any) -> _Step:
+    """Shared by all streams of a scorer, so that opening another compiles nothing."""
+    encode = None if scorer.encoder is None else jax.jit(float32_sums(scorer.encoder.apply))
+    return _Step(jax.jit(advance), jax.jit(float32_sums(scorer.score)), encode)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,10 +166,9 @@ class LiveScorer:
         self._resamplers = [Resampler(self.rate, rate, start) for rate in rates]
         self._steps = [0] * streams
         self._state = empty_state(streams, self.window, self.width)
-        self._advance = jax.jit(advance)
-        self._encode, self._vision = None, None
+        self._step = _compiled(scorer)
+        self._vision = None
         if scorer.encoder is not None:
-            self._encode = jax.jit(scorer.encoder.apply)
             self._vision = placed(scorer.encoder.params["vision"], scorer.encoder.encoder.dtype)
         self._capacity = capacity
         self.set_classes(classes)
@@ -270,7 +287,7 @@ class LiveScorer:
             pixels = np.zeros((self.streams, encoder.image_size, encoder.image_size, 3), np.uint8)
             for number, frame in pictures:
                 pixels[number] = encoder.pixels(np.asarray(frame))
-            encoded = np.asarray(self._encode(self._vision, pixels))
+            encoded = np.asarray(self._step.encode(self._vision, pixels))
             for number, _ in pictures:
                 out[number] = encoded[number]
         for number, tick in picked:
@@ -285,8 +302,8 @@ class LiveScorer:
             active, fresh = np.zeros(self.streams, bool), np.zeros(self.streams, bool)
             for number, tick in picked:
                 active[number], fresh[number] = True, tick.fresh
-            self._state = self._advance(self._state, self._features(picked), active, fresh)
-            scores = self.scorer.windows(self.params, self._state.features, self._state.valid, self._bank)
+            self._state = self._step.advance(self._state, self._features(picked), active, fresh)
+            scores = self._step.score(self.params, self._state.features, self._state.valid, self._bank)
             found += self._scores(picked, jax.device_get(scores))
         return found
 
@@ -317,8 +334,7 @@ def open_stream(
     run: Any, classes: Sequence[str] | ClassSet | None = None, *, dtype: Any = None, **options: Any
 ) -> LiveScorer:
     """`run.stream(...)`: live streams of a trained run. classes: default those of its data. dtype: of matmul inputs,
-    default that of the run's precision; "bfloat16" is about twice as fast on processors that have it. options: as
-    LiveScorer's.
+    default that of the run's precision, float32 on CPUs. options: as LiveScorer's.
 
     Raises VtjaxError: no checkpoint, or settings that cannot work.
     """
