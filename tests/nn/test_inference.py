@@ -42,7 +42,8 @@ def test_the_result_is_as_near_to_exact():
     function, params, x = layer(jnp.bfloat16)
     exact, _, _ = layer(jnp.float32)
     truth = np.asarray(exact(params, x.astype(jnp.float32)))
-    plain, summed = (np.abs(np.asarray(f(params, x), np.float32) - truth).mean() for f in (function, float32_sums(function)))
+    functions = function, float32_sums(function)
+    plain, summed = (np.abs(np.asarray(f(params, x), np.float32) - truth).mean() for f in functions)
     assert summed < 1.1 * plain < 0.05
 
 

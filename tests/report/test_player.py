@@ -54,6 +54,10 @@ def test_it_runs_at_its_speed_and_names_every_class(make):
     assert {t.text for t in root.iter("text")} == {"cut", "pour <a>", "stir"}
 
 
+def test_truth_is_spoken_of_where_there_is_one(make):
+    assert "a dot marks" in draw_player(make()) and "a dot marks" not in draw_player(make(truth=None))
+
+
 @pytest.mark.parametrize("changes", [{"pictures": ()}, {"steps": 1}, {"steps": MOST_STEPS + 1}])
 def test_nothing_where_there_is_nothing_to_replay(make, changes):
     assert draw_player(make(**changes)) == ""

@@ -33,7 +33,8 @@ def draw_player(timeline: Timeline) -> Markup:
     words = f"Replay of {end - start:.0f} seconds, at {SPEED:g} times the speed"
     head = f'<svg viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" style="max-width:100%" role="img" font-size="12" '
     drawing = Markup(f'{head}aria-label="{escape(words)}">' + "".join(parts) + "</svg>")
-    note = element("figcaption", f"{words}; a dot marks the classes that are true at the moment.")
+    truth = "" if t.truth is None else "; a dot marks the classes that are true at the moment"
+    note = element("figcaption", f"{words}{truth}.")
     return element("div", element("figure", element("div", drawing, cls="play"), note), cls="replay")
 
 

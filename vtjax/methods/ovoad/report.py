@@ -15,7 +15,7 @@ from vtjax.evals.protocol import Result
 from vtjax.methods.ovoad.evaluate import Scored, open_scored
 from vtjax.methods.ovoad.predict import Recording, segments
 from vtjax.report.curves import draw_curves, read_metrics
-from vtjax.report.html import Page
+from vtjax.report.html import Page, element
 from vtjax.report.player import draw_player
 from vtjax.report.tables import results_table
 from vtjax.report.timeline import Timeline, draw_timeline
@@ -137,7 +137,7 @@ def _timelines(page: Page, scored: Scored) -> None:
         drawn = timeline_of(scored, key)
         if not place:
             page.add(draw_player(drawn))
-        page.add(draw_timeline(drawn))
+        page.add(element("h3", key), draw_timeline(drawn))
 
 
 def _per_class(page: Page, scored: Scored) -> None:
