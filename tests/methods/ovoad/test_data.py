@@ -88,6 +88,26 @@ def test_an_example():
     np.testing.assert_array_equal(transform((v, 12), np.random.default_rng(0))["current_ids"], wiped)
 
 
+def test_several_windows_of_one_video():
+    model = OvoadModelConfig(width=4, heads=2, past=6, near=4)
+    tokenizer = WordTokenizer.from_texts(["a hand opens the box it this is background someone wipes bowl"])
+    make = lambda windows: data.TrainTransform(  # noqa: E731
+        OvoadConfig(model=model, data=OvoadDataConfig(windows=windows, cold_start=True)), tokenizer, 7
+    )
+    one, three = make(1), make(3)
+    v = video()
+    said = lambda example: [bytes(row) for row in example["current_ids"]]  # noqa: E731
+    for seed in range(6):
+        example = three((v, 12), np.random.default_rng(seed))
+        assert {k: e.shape[0] for k, e in example.items()} == dict.fromkeys(example, 3)
+        assert len(set(said(example))) == 3, "the background and both parts that are said"
+        first = one((v, 12), np.random.default_rng(seed))
+        np.testing.assert_array_equal(example["features"][0], first["features"])
+        np.testing.assert_array_equal(example["current_ids"][0], first["current_ids"])
+    more = make(5)((v, 12), np.random.default_rng(0))
+    assert len(more["valid"]) == 5 and len(set(said(more))) == 3, "one wording of a part in an example"
+
+
 def features(frames):
     """A tower for vtjax.prepare: mean colour."""
     return np.asarray(frames, np.float32).mean((1, 2)) / 255

@@ -179,6 +179,17 @@ def test_a_mesh_changes_nothing():
     np.testing.assert_allclose(f(whole, split), alone, rtol=1e-5)
 
 
+def test_windows_of_an_example_count_one_by_one():
+    config = small()
+    params, batch = params_of(config), example(config)
+    alone = loss(config, params, batch)["loss"]
+    config.data.windows = 2
+    pairs = {name: field.reshape(2, 2, *field.shape[1:]) for name, field in batch.items()}
+    spec = task.example_spec(config, SMALL)
+    assert {name: field.shape[1:] for name, field in pairs.items()} == {name: s.shape for name, s in spec.items()}
+    np.testing.assert_allclose(loss(config, params, pairs)["loss"], alone, rtol=1e-6)
+
+
 def test_a_missing_field_is_told():
     config = small()
     batch = example(config)

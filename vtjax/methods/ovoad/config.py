@@ -116,6 +116,8 @@ class OvoadDataConfig:
     stride: int = 1  # frames from one window of training to the next
     balance: bool = False  # actions and background as the current frame equally often
     cold_start: bool = False  # also windows that begin before the video does
+    windows: int = 1  # of one video in an example, of different parts where there are some: they show the same things
+    # and are negatives of each other; 1 is the paper. batch_size counts examples
     cache: str = ""  # where the world's frames are kept; "" is the folder `cache` beside the work directory
     verbs: str = ""  # file of verbs, one a line, that noun and verb prompts are made with; "": those of vtjax.text
     world_seed: int = 0
@@ -196,7 +198,7 @@ _POSITIVE = {
         "width", "past", "near", "heads", "mlp_ratio", "groups", "out_groups", "iterations", "project_hidden",
         "joint_width", "temperature", "max_scale",
     ),
-    "data": ("val_size", "fps", "stride", "world_train", "world_test"),
+    "data": ("val_size", "fps", "stride", "windows", "world_train", "world_test"),
     "fusion": ("top",),
 }  # fmt: skip
 _NOT_NEGATIVE = {

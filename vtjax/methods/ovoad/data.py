@@ -243,15 +243,38 @@ def window_at(features: np.ndarray, row: int, window: int) -> tuple[np.ndarray, 
     return np.asarray(features[np.maximum(rows, 0)], np.float32), rows >= 0
 
 
+def _worded(texts: tuple[str, ...], rng: np.random.Generator) -> tuple[str, ...]:
+    return (texts[int(rng.integers(len(texts)))],) if texts else ()
+
+
 class TrainTransform:
     """A window and the position's rng to one example of task.example_spec; picklable."""
 
     def __init__(self, config: OvoadConfig, tokenizer: Tokenizer, length: int):
         self.window, self.tokenizer, self.length = window_of(config.model), tokenizer, length
-        self.recipe = CaptionRecipe(config)
+        self.recipe, self.data = CaptionRecipe(config), config.data
 
     def __call__(self, record: tuple[FeatureVideo, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
         video, row = record
+        # One wording of a part in all of an example, so that equal texts mean the same part.
+        video = dataclasses.replace(video, spans=tuple(_worded(texts, rng) for texts in video.spans))
+        if self.data.windows == 1:
+            return self._window(video, row, rng)
+        windows = [self._window(video, r, rng) for r in [row, *self._others(video, row, rng)]]
+        return {name: np.stack([w[name] for w in windows]) for name in windows[0]}
+
+    def _others(self, video: FeatureVideo, row: int, rng: np.random.Generator) -> list[int]:
+        """Further rows of the video, the last frames of windows; in parts of their own while there are any."""
+        first = 0 if self.data.cold_start else self.window - 1
+        shuffled = first + rng.permutation(len(video) - first)
+        taken, found, rest = {int(video.frame_span[row])}, [], []
+        for other in map(int, shuffled):
+            span = int(video.frame_span[other])
+            (rest if span in taken else found).append(other)
+            taken.add(span)
+        return [*found, *rest, *[row] * self.data.windows][: self.data.windows - 1]
+
+    def _window(self, video: FeatureVideo, row: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         features, valid = window_at(video.features, row, self.window)
         frames = np.full(self.window, -1)
         frames[valid] = video.frame_span[row - int(valid.sum()) + 1 : row + 1]

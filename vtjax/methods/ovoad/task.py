@@ -58,10 +58,14 @@ def example_spec(config: OvoadConfig, sizes: Sizes) -> dict[str, jax.ShapeDtypeS
     """Shape and dtype of every field of one training example; a batch leads with its size.
 
     features: of the window's frames, oldest first. valid: False before the video begins. action: something is done.
-    text_ids: the caption of the window, then the further ones. current_ids: the caption of the last frame.
+    text_ids: the caption of the window, then the further ones. current_ids: the caption of the last frame. With
+    data.windows above 1 each field has that many of them.
     """
-    spec = jax.ShapeDtypeStruct
-    window, tokens = window_of(config.model), text_length(config, sizes)
+    window, tokens, several = window_of(config.model), text_length(config, sizes), config.data.windows
+
+    def spec(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((several, *shape) if several > 1 else shape, dtype)
+
     return {
         "features": spec((window, config.model.width), jnp.float32),
         "valid": spec((window,), jnp.bool_),
@@ -74,7 +78,13 @@ def example_spec(config: OvoadConfig, sizes: Sizes) -> dict[str, jax.ShapeDtypeS
 def init(config: OvoadConfig, sizes: Sizes, rng: jax.Array, batch: Batch, dtype: Any = jnp.float32) -> dict[str, Any]:
     """Random parameters, a nested dict of float32 arrays; of `batch` only the shapes matter."""
     model = build(config, sizes, dtype)
-    return model.init(rng, batch["features"], batch["valid"], batch["current_ids"])["params"]
+    features, valid, ids = (windows_of(config, batch[name]) for name in ("features", "valid", "current_ids"))
+    return model.init(rng, features, valid, ids)["params"]
+
+
+def windows_of(config: OvoadConfig, field: jax.Array) -> jax.Array:
+    """A field of a batch with one row per window; those of an example stay neighbours, so the sharding stays."""
+    return field.reshape(-1, *field.shape[2:]) if config.data.windows > 1 else field
 
 
 def encode_window(
@@ -161,10 +171,10 @@ def loss(
     train: bool,
     dtype: Any = jnp.float32,
 ) -> Metrics:
-    """L = contrast + alpha current + beta mask over a batch of N windows.
+    """L = contrast + alpha current + beta mask over N windows.
 
     Args:
-      batch: fields of `example_spec`, each with a leading N.
+      batch: fields of `example_spec`, each with a leading batch size.
       rng: key; the streams for dropout and for the assignment's noise are folded from it by name. Unused where train
         is False.
 
@@ -176,7 +186,9 @@ def loss(
       VtjaxError: a field that the configuration needs is not in the batch.
     """
     weights = config.loss
-    features, valid, action, ids, current_ids = (_field(batch, name) for name in example_spec(config, sizes))
+    features, valid, action, ids, current_ids = (
+        windows_of(config, _field(batch, name)) for name in example_spec(config, sizes)
+    )
 
     def streams(part: str) -> dict[str, jax.Array] | None:
         return {name: _stream(rng, f"{name} {part}") for name in ("dropout", "gumbel")} if train else None
