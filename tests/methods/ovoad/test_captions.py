@@ -89,7 +89,7 @@ def test_labels_follow_activitynet():
         texts, current = run(names, window, np.random.default_rng(seed))
         assert filled(texts[0], "pole vault") and filled(current, "long jump")
         for text in texts[1:]:
-            extra["pole vault" if filled(text, "pole vault") else "long jump" if filled(text, "long jump") else "?"] += 1
+            extra[next((name for name in ("pole vault", "long jump") if filled(text, name)), "?")] += 1
     assert extra["?"] == 0 and 35 < extra["long jump"] < 85, "classes of the window alike, however long they last"
     texts, current = run(names, frames((-1, 4)), np.random.default_rng(0))
     assert all(filled(text, "background") for text in (*texts, current))
