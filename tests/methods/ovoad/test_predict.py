@@ -24,7 +24,7 @@ CLASSES = ["cut", "pour", "run"]
 
 @pytest.fixture(scope="module")
 def model():
-    return small.small_scorer()
+    return small.small_scorer(small.small_config(fusion__clip=0.5))  # as in test_stream.py: compiled once for both
 
 
 @pytest.fixture
