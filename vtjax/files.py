@@ -10,6 +10,9 @@ from typing import Any
 from vtjax.errors import VtjaxError
 
 
+_SCHEMES = {"gs": "gcs", "s3": "s3", "az": "az"}  # of addresses, and what fsspec calls them
+
+
 def is_remote(path: os.PathLike | str) -> bool:
     """Whether a path is that of a bucket, such as gs://bucket/run."""
     return "://" in str(path)
@@ -19,16 +22,21 @@ def as_path(path: os.PathLike | str) -> Any:
     """pathlib.Path of this machine, or the like of etils.epath for a bucket ("gs://...").
 
     Raises:
-      VtjaxError: a scheme that etils does not know.
+      VtjaxError: a scheme that etils does not know, or one whose client is not installed.
     """
     if not is_remote(path):
         return pathlib.Path(path)
+    import fsspec
     from etils import epath
 
-    found = epath.Path(path)
-    if not str(found).startswith(str(path).split("://")[0] + "://"):
+    scheme = str(path).split("://")[0]
+    if scheme not in _SCHEMES:
         raise VtjaxError(f"{path}: gs://, s3:// and az:// are the buckets that can be used")
-    return found
+    try:
+        fsspec.get_filesystem_class(_SCHEMES[scheme])
+    except ImportError as error:
+        raise VtjaxError(f"{path}: {error} (for gs://: pip install 'vtjax[gcs]')") from error
+    return epath.Path(path)
 
 
 def write_atomically(path: os.PathLike | str, content: str | bytes) -> pathlib.Path:

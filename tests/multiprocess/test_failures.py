@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 
+import commands
 import pytest
 from several import Several
 
@@ -77,6 +78,22 @@ def test_processes_that_differ_are_refused(tmp_path, difference, words):
         for word in words:
             assert word in said, said
     assert "evaluated" not in ended[0][1]
+
+
+def test_other_settings_are_refused_before_anything_is_written(tmp_path):
+    """The training command itself, with a seed of its own in each process."""
+    config = f"--config={commands.ROOT}/configs/car.py:smoke"
+
+    def command(i, count, port):
+        places = (f"--coordinator=localhost:{port}", f"--processes={count}", f"--process={i}")
+        return ("-m", "vtjax.train", config, f"--config.seed={i}", f"--work_directory={tmp_path / 'run'}", *places)
+
+    with Several(2, command=command) as processes:
+        ended = processes.end(timeout=90)
+    for status, said in ended.values():
+        assert status == 2 and "the processes differ in their configuration:" in said, said
+        assert f"seed: 0 on process 0 ({HOST}), 1 on process 1 ({HOST})" in said
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["heartbeats"]
 
 
 def test_an_error_of_one_is_told_by_all(tmp_path):

@@ -20,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from vtjax.config import Loader, Mesh, Optim, Train
+from vtjax.files import as_path
 from vtjax.training.task import Task
 
 SPEC = {
@@ -105,7 +106,7 @@ def result(**metrics):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("work", type=pathlib.Path)
+    parser.add_argument("work", type=as_path)
     for name, default in (("steps", 40), ("checkpoint_every", 4), ("eval_every", 1), ("batch_size", 8), ("keep", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
     for name in ("processes", "process", "port", "width", "file_limit", "keep_every", "fsdp"):

@@ -201,6 +201,9 @@ def test_the_last_checkpoints_are_kept_and_time_makes_some_due(tmp_path, monkeyp
     train(tmp_path / "count", steps=7, checkpoint_every=2, keep=3)
     assert saved == [2, 4, 6, 7] and Checkpoints(tmp_path / "count/checkpoints").steps() == [4, 6, 7]
     saved.clear()
+    train(tmp_path / "some", steps=11, checkpoint_every=2, keep=2, keep_every=3)
+    assert saved == [2, 3, 4, 6, 8, 9, 10, 11] and Checkpoints(tmp_path / "some/checkpoints").steps() == [3, 6, 9, 10, 11]
+    saved.clear()
     train(tmp_path / "time", steps=4, checkpoint_seconds=1e-9)
     assert saved == [1, 2, 3, 4]
     saved.clear()
