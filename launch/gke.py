@@ -120,6 +120,7 @@ def manifest(program: list[str]) -> dict:
 
 def main(action: str, program: list[str], runner: common.Runner) -> int:
     common.needed(name=NAME.value)
+    chosen = f"--selector=jobset.sigs.k8s.io/jobset-name={NAME.value}"
     kubectl = ["kubectl", f"--namespace={NAMESPACE.value}"]
     if action == "submit":
         common.work_directory(program)
@@ -127,9 +128,8 @@ def main(action: str, program: list[str], runner: common.Runner) -> int:
         runner.write(path, json.dumps(manifest(program), indent=2) + "\n")
         runner.run([*kubectl, "apply", f"--filename={path}"])
     elif action == "watch":
-        return runner.run([*kubectl, "get", "jobset,pods", f"--selector=jobset.sigs.k8s.io/jobset-name={NAME.value}", "--watch"], check=False)
+        return runner.run([*kubectl, "get", "jobset,pods", chosen, "--watch"], check=False)
     elif action == "logs":
-        chosen = f"--selector=jobset.sigs.k8s.io/jobset-name={NAME.value}"
         return runner.run([*kubectl, "logs", "--follow", "--prefix", "--max-log-requests=1024", chosen], check=False)
     else:
         runner.run([*kubectl, "delete", "jobset", NAME.value])

@@ -1,6 +1,6 @@
 """Cloud TPU slices as queued resources: create, install, run, watch, resume after preemption, delete.
 
-    python -m launch.tpu create  --name=run --project=P --zone=Z --accelerator_type=v5p-128 --runtime_version=R --spot
+    python -m launch.tpu create  --name=run --project=P --zone=Z --accelerator_type=v5p-128 --runtime_version=R
     python -m launch.tpu install --name=run --project=P --zone=Z
     python -m launch.tpu run     --name=run --project=P --zone=Z -- vtjax.train --config=F --work_directory=gs://B/run
     python -m launch.tpu watch   --name=run ... --resume -- vtjax.train ...     creates, installs, runs again when needed
@@ -73,7 +73,8 @@ def state(runner: common.Runner) -> str:
 def wait_until_active(runner: common.Runner) -> None:
     while (now := state(runner)) != "ACTIVE":
         if now in GONE:
-            raise VtjaxError(f"{NAME.value}: the queued resource is {now or 'not there'}; the resume action makes it anew")
+            gone = f"{NAME.value}: the queued resource is {now or 'not there'}"
+            raise VtjaxError(f"{gone}; the resume action makes it anew")
         runner.say(f"{NAME.value}: {now}")
         runner.sleep(EVERY.value)
 
@@ -104,8 +105,8 @@ def run_command(program: list[str]) -> str:
     """What each host runs: the program in the background, after what may be left of an earlier one."""
     rest = shlex.join([*program, "--multihost=on"])
     stop = 'if [ -f "$HOME/vtjax.pid" ]; then kill -9 "$(cat "$HOME/vtjax.pid")" 2>/dev/null || true; sleep 5; fi'
-    start = f'nohup "$HOME/vtjax-venv/bin/python" -m {rest} >> "$HOME/vtjax.log" 2>&1 < /dev/null & echo $! > "$HOME/vtjax.pid"'
-    return f'{stop}; cd "$HOME/vtjax-source"; {start}'
+    start = f'nohup "$HOME/vtjax-venv/bin/python" -m {rest} >> "$HOME/vtjax.log" 2>&1 < /dev/null &'
+    return f'{stop}; cd "$HOME/vtjax-source"; {start} echo $! > "$HOME/vtjax.pid"'
 
 
 def run(runner: common.Runner, program: list[str]) -> None:

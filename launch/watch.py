@@ -26,8 +26,9 @@ FINISHED, ENDED, RUNS, NOTHING = "finished", "ended", "running", "nothing"
 def judge(observer: Observer, silent: float) -> tuple[str, list[str]]:
     """(state of the run, one line per process); processes that are still to write a heartbeat do not count."""
     records = observer.records
-    count = max((r.get("processes", 0) for r in records.values()), default=0)
-    records = {p: r for p, r in sorted(records.items()) if p < count}  # of an earlier start with more there may be others
+    newest = max(records.values(), key=lambda r: r.get("started") or 0, default={})
+    count = newest.get("processes", 0)  # files of an earlier start with more processes may still be there
+    records = {p: r for p, r in sorted(records.items()) if p < count}
     if not records:
         return NOTHING, []
     latest = max((r.get("step") or 0) for r in records.values())

@@ -51,6 +51,15 @@ def test_the_program(tmp_path, word, state, said):
     assert heartbeat.read(tmp_path)[0]["state"] == state
 
 
+def test_files_of_an_earlier_start_with_more_processes_are_removed(tmp_path):
+    for process in range(4):
+        write(tmp_path, process, "died")
+    heartbeat.Heartbeat(tmp_path, 1, 2, 60).end("finished")
+    assert set(heartbeat.read(tmp_path)) == {0, 1, 2, 3}
+    heartbeat.Heartbeat(tmp_path, 0, 2, 60).end("finished")
+    assert {p: r["state"] for p, r in heartbeat.read(tmp_path).items()} == {0: "finished", 1: "finished"}
+
+
 def test_a_beating_heart_is_told_from_a_silent_one(tmp_path):
     beat = heartbeat.Heartbeat(tmp_path, 0, 2, 0.02)
     write(tmp_path, 1, "running")

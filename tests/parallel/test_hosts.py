@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from vtjax.errors import VtjaxError
-from vtjax.parallel import cluster, hosts
+from vtjax.parallel import cluster, heartbeat, hosts, session, versions
 from vtjax.parallel.cluster import Cluster
 
 SLURM = {"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_STEP_NODELIST": "gpu[09-10]"}
@@ -123,7 +123,7 @@ def joined(monkeypatch):
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **k: calls.append(a))
     monkeypatch.setattr(cluster, "find", lambda: None)
-    monkeypatch.setattr(hosts, "_session", None)
+    monkeypatch.setattr(session, "current", None)
     return calls
 
 
@@ -139,7 +139,7 @@ def test_when_processes_are_joined(joined, tmp_path):
 
 
 def test_one_process_agrees_with_itself(tmp_path, monkeypatch):
-    monkeypatch.setattr(hosts, "_session", None)
+    monkeypatch.setattr(session, "current", None)
     hosts.join("off", tmp_path / "beats", limits=hosts.Limits(heartbeat=60))
     assert hosts.gather("a", "x") == ["x"] and hosts.from_main("a", "y") == "y" and hosts.all_well("a", "bad") == "bad"
     hosts.same("data", {"a": 1})
@@ -148,11 +148,11 @@ def test_one_process_agrees_with_itself(tmp_path, monkeypatch):
     assert not hosts.broke(RuntimeError("UNAVAILABLE: gloo"))
     hosts.note(step=3)
     hosts.leave()
-    (beat,) = hosts.heartbeat.read(tmp_path / "beats").values()
+    (beat,) = heartbeat.read(tmp_path / "beats").values()
     assert beat["state"] == "finished" and beat["step"] == 3 and beat["processes"] == 1
 
 
 def test_the_library_names_what_must_be_alike():
-    found = hosts.versions.identity()
+    found = versions.identity()
     assert found["jax"] == jax.__version__ and len(found["vtjax source"]) == 12 and "XLA_FLAGS" in found
-    assert hosts.versions.source_digest() == found["vtjax source"]
+    assert versions.source_digest() == found["vtjax source"]

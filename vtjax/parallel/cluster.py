@@ -174,7 +174,8 @@ def _cloud_tpu(environment: Mapping[str, str]) -> Cluster | None:
 def _has_tpu(environment: Mapping[str, str]) -> bool:
     if "GCE_METADATA_HOST" in environment:
         return True
-    return on_google() and any(pathlib.Path("/dev").glob("accel*")) or any(pathlib.Path("/dev/vfio").glob("[0-9]*"))
+    devices = [*pathlib.Path("/dev").glob("accel*"), *pathlib.Path("/dev/vfio").glob("[0-9]*")]
+    return bool(devices) and on_google()
 
 
 def on_google() -> bool:

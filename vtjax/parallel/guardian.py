@@ -1,6 +1,6 @@
 """A small program beside each process of several: it says so when that process ends without a word.
 
-    guardian.py FOLDER PROCESS PROCESSES SECONDS     started by parallel.hosts, its standard input a pipe of that process
+    guardian.py FOLDER PROCESS PROCESSES SECONDS     started by parallel.hosts, standard input a pipe of that process
 
 A process that is killed cannot say anything, and JAX ends the others (SIGABRT) when the one that coordinates them is
 gone, without naming its host. The pipe is closed in either case; this program then writes the state "died" to the

@@ -74,6 +74,16 @@ def describe(process: int, record: dict[str, Any] | None, host: str = "") -> str
     return ", ".join(parts)
 
 
+def _forget(folder: Any, processes: int) -> None:
+    """Removes the files of an earlier start with more processes."""
+    for process in read(folder):
+        if process >= processes:
+            try:
+                file_of(folder, process).unlink()
+            except Exception:
+                continue
+
+
 class Heartbeat:
     """Writes this process's file every `seconds` from a thread of its own, until `end`."""
 
@@ -86,6 +96,8 @@ class Heartbeat:
             "process": process, "processes": processes, "host": socket.gethostname(), "pid": os.getpid(),
             "state": "joining", "step": None, "beat": 0, "interval": seconds, "started": round(time.time(), 3),
         }  # fmt: skip
+        if process == 0:
+            _forget(folder, processes)
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._write()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
