@@ -23,8 +23,8 @@ def test_one_is_killed(tmp_path, victim):
         assert processes.wait_for(victim, "evaluated", 7)
         processes.processes[victim].kill()
         killed = time.monotonic()
-        ended = processes.end(timeout=30)
-        assert time.monotonic() - killed < 20
+        ended = processes.end(timeout=90)
+        assert time.monotonic() - killed < 60
     for i, (status, said) in ended.items():
         if i == victim:
             assert status == -signal.SIGKILL and f"error: process {i} of 3 (host {HOST}) was killed or crashed at step" in said
@@ -40,10 +40,9 @@ def test_one_hangs_and_the_save_names_it(tmp_path):
     with Several(2, *arguments, "--hang=1:5") as processes:
         assert processes.wait_for(1, "evaluated", 5)
         began = time.monotonic()
-        assert processes.wait_for(0, "error:", timeout=30) or True
-        processes.processes[0].wait(20)
-        assert time.monotonic() - began < 20
-        ended = processes.end(timeout=20)
+        assert processes.wait_for(0, "error:")
+        ended = processes.end(timeout=60)
+        assert time.monotonic() - began < 60
     assert ended[0][0] == LOST
     assert f"error: process 1 (host {HOST}), last heard of" in ended[0][1]
     assert "has not arrived within 3 s (save); once all processes run again" in ended[0][1]
@@ -54,8 +53,8 @@ def test_one_hangs_and_the_save_names_it(tmp_path):
 def test_one_never_comes_and_the_start_names_it(tmp_path, missing):
     began = time.monotonic()
     with Several(2, tmp_path / "run", "--startup=6", "--heartbeat=0.3", ranks=[1 - missing]) as processes:
-        ((status, said),) = processes.end(timeout=60).values()
-    assert status == LOST and time.monotonic() - began < 50
+        ((status, said),) = processes.end(timeout=120).values()
+    assert status == LOST and time.monotonic() - began < 90
     for words in (f"process {missing} did not arrive within 6 s", f"arrived: process {1 - missing} (host {HOST})",
                   "coordinator localhost:", "heartbeats"):  # fmt: skip
         assert words in said, said
@@ -72,7 +71,7 @@ def test_one_never_comes_and_the_start_names_it(tmp_path, missing):
 )  # fmt: skip
 def test_processes_that_differ_are_refused(tmp_path, difference, words):
     with Several(2, tmp_path / "run", "--steps=3", **difference) as processes:
-        ended = processes.end(timeout=60)
+        ended = processes.end()
     for status, said in ended.values():
         assert status == 2, said
         for word in words:
@@ -89,7 +88,7 @@ def test_other_settings_are_refused_before_anything_is_written(tmp_path):
         return ("-m", "vtjax.train", config, f"--config.seed={i}", f"--work_directory={tmp_path / 'run'}", *places)
 
     with Several(2, command=command) as processes:
-        ended = processes.end(timeout=90)
+        ended = processes.end()
     for status, said in ended.values():
         assert status == 2 and "the processes differ in their configuration:" in said, said
         assert f"seed: 0 on process 0 ({HOST}), 1 on process 1 ({HOST})" in said
@@ -100,7 +99,7 @@ def test_an_error_of_one_is_told_by_all(tmp_path):
     """The second has a limit on the size of its files, as if its disk were full."""
     arguments = (tmp_path / "run", "--steps=100000", "--checkpoint_every=2", "--width=12000", "--eval_every=0", "--save=6")
     with Several(2, *arguments, each={1: ("--file_limit=100000",)}) as processes:
-        ended = processes.end(timeout=90)
+        ended = processes.end()
     assert ended[1][0] == 2 and "could not be written" in ended[1][1] and "File too large" in ended[1][1]
     status, said = ended[0]
     assert status in (2, LOST) and "process 1 (" in said and "File too large" in said, said

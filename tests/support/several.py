@@ -8,11 +8,20 @@ import threading
 import time
 
 import commands
+import jax
 import numpy as np
 
 from vtjax.parallel.partition import flatten
 
 TOY = commands.ROOT / "tests" / "support" / "toy.py"
+
+
+# Compiling is most of the time of a start: all processes of these tests read what an earlier one compiled.
+CACHE = {
+    "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 
 
 def free_port():
@@ -31,7 +40,7 @@ class Several:
         for i in range(count) if ranks is None else ranks:
             own = [TOY, *arguments, f"--processes={count}", f"--process={i}", f"--port={port}", *(each or {}).get(i, ())]
             own = command(i, count, port) if command else own
-            process = commands.start(*own, **(environments or {}).get(i, {}))
+            process = commands.start(*own, **CACHE, **(environments or {}).get(i, {}))
             thread = threading.Thread(target=self._read, args=(i, process), daemon=True)
             thread.start()
             self.processes[i] = process
@@ -57,7 +66,7 @@ class Several:
     def said(self, i):
         return "".join(self.lines[i])
 
-    def wait_for(self, i, start, times=1, timeout=120):
+    def wait_for(self, i, start, times=1, timeout=400):
         """Until process i has printed `times` lines that start with `start`; False where it ended before."""
         until = time.monotonic() + timeout
         while time.monotonic() < until:
@@ -68,7 +77,7 @@ class Several:
             time.sleep(0.01)
         raise AssertionError(f"process {i} has not said {start!r}:\n{self.said(i)}")
 
-    def end(self, timeout=120):
+    def end(self, timeout=240):
         """Waits for all; {process: (exit status, what it said)}. A process that is still there then is an error."""
         until = time.monotonic() + timeout
         for i, process in self.processes.items():
@@ -80,7 +89,7 @@ class Several:
             thread.join(30)
         return {i: (process.returncode, self.said(i)) for i, process in self.processes.items()}
 
-    def finish(self, timeout=120):
+    def finish(self, timeout=400):
         """The same, where all are to end well: {process: what it said}."""
         ended = self.end(timeout)
         assert all(status == 0 for status, _ in ended.values()), "\n".join(f"{s}: {said}" for s, said in ended.values())

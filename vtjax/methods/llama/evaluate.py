@@ -11,6 +11,7 @@ import numpy as np
 
 from vtjax.config import Experiment
 from vtjax.errors import VtjaxError
+from vtjax.evals.batches import in_batches
 from vtjax.evals.protocol import Result
 from vtjax.evals.statistics import bootstrap_interval
 from vtjax.methods.llama import data, task
@@ -40,13 +41,12 @@ def score(experiment: Experiment, params: dict, items: Sequence[data.Item], toke
     config = experiment.method
     sizes, dtype, transform = sizes_of(config), compute_dtype(experiment), data.Transform(config, tokenizer)
     run = jax.jit(lambda params, batch: task.scores(config, sizes, params, batch, dtype))
-    rows = []
-    for begin in range(0, len(items), _BATCH):
-        part = list(items[begin : begin + _BATCH])
-        filled = [transform(item) for item in part + part[-1:] * (_BATCH - len(part))]
-        batch = {name: np.stack([row[name] for row in filled]) for name in filled[0]}
-        rows.append(np.stack(run(params, batch), axis=1)[: len(part)])
-    missed, hits, counts = np.concatenate(rows).astype(np.float64).T
+
+    def batch(part: Sequence[data.Item]) -> dict[str, np.ndarray]:
+        rows = [transform(item) for item in part]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    missed, hits, counts = (x.astype(np.float64) for x in in_batches(run, params, items, batch, _BATCH))
     # A ratio of sums over items: a replicate draws whole items.
     values = np.stack([missed, hits, counts], axis=1)
     ratios = lambda v, w: (w @ v)[:, :2] / (w @ v)[:, 2:]  # noqa: E731
