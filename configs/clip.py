@@ -4,6 +4,10 @@
     python -m vtjax.train --config=configs/clip.py:smoke           a few steps, to see that everything runs
     python -m vtjax.train --config=configs/clip.py:videos --config.method.data.source=PREPARED_VIDEOS
 
+The demo costs about eight processor minutes. To be expected on clips of verb-object pairs never trained on, one seed:
+5.7 % top-1 among 92 classes (chance 1.1 %), 21 % among the 25 of such pairs (chance 4 %), order of frames 79 % (chance
+50 %); measured at step 600 of a run of 900, and 6.2, 18 and 80 % at its end.
+
 Studies, one table each: python -m vtjax.study --config=configs/clip.py --study=headline (or order, losses), with one
 --output for all three to train what they share once.
 
@@ -32,8 +36,8 @@ def demo() -> Experiment:
     method = ClipConfig(
         model=ClipModelConfig(
             embed_dim=128,
-            vision=VisionSizes(image_size=64, patch_size=16, width=128, layers=2, heads=4, mlp_width=512),
-            text=TextSizes(width=64, layers=2, heads=4, mlp_width=256),
+            vision=VisionSizes(image_size=64, patch_size=16, width=128, layers=3, heads=4, mlp_width=512),
+            text=TextSizes(width=96, layers=2, heads=4, mlp_width=384),
             frames=4,
             temporal_layers=2,
         ),
@@ -45,14 +49,14 @@ def demo() -> Experiment:
         name="clip",
         method=method,
         optim=Optim(
-            learning_rate=1.5e-3,
+            learning_rate=1e-3,
             schedule="cosine",
             warmup_steps=60,
             betas=(0.9, 0.98),
             weight_decay=0.05,
             no_decay=NO_DECAY,
         ),
-        train=Train(steps=1000, batch_size=32, log_every=20, eval_every=500, checkpoint_every=500),
+        train=Train(steps=600, batch_size=64, log_every=20, eval_every=300, checkpoint_every=300),
         loader=Loader(threads=2),
     )
 
