@@ -89,7 +89,7 @@ def demo() -> Experiment:
             no_decay=NO_DECAY,
             rates=(r"^text/(?!.*parallel_adapter)=0.2",),
         ),
-        train=Train(steps=600, batch_size=16, log_every=20, eval_every=300, checkpoint_every=300),
+        train=Train(steps=400, batch_size=16, log_every=20, eval_every=200, checkpoint_every=200),
         stages=OvoadStages(
             pretrain=Stage(
                 optim=Optim(
