@@ -66,3 +66,8 @@ def test_training_from_python_goes_on_where_the_directory_stands(trained, tmp_pa
     original = flatten(vtjax.load(trained).params)
     for name, value in flatten(run.params).items():
         np.testing.assert_array_equal(value, original[name])
+
+
+def test_a_method_that_scores_nothing_live_says_so(trained):
+    with pytest.raises(VtjaxError, match="'car' scores nothing live; methods that do: ovoad"):
+        vtjax.load(trained).stream()

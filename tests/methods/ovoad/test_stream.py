@@ -6,6 +6,8 @@ import live_model as small
 import numpy as np
 import pytest
 
+import vtjax
+from vtjax.config import Experiment, save_experiment
 from vtjax.errors import VtjaxError
 from vtjax.methods.ovoad.classes import named_classes
 from vtjax.methods.ovoad.data import window_at
@@ -233,6 +235,20 @@ def test_a_frame_at_fault_leaves_the_other_streams_as_they_were(model):
     alone = LiveScorer(*model, CLASSES, start=0.0)
     expected = [s for i, row in enumerate(rows) for s in alone.push(row, i / 4)]
     np.testing.assert_allclose(table(found), table(expected), atol=1e-5)
+
+
+def test_a_run_opens_its_streams(model, monkeypatch, tmp_path):
+    """`vtjax.load(work).stream(...)`, as DESIGN.md promises."""
+    scorer, params = model
+    asked = []
+    monkeypatch.setattr("vtjax.methods.ovoad.embed.open_scorer", lambda *arguments: asked.append(arguments) or scorer)
+    save_experiment(Experiment(name="ovoad", method=scorer.config), tmp_path / "config.json")
+    run = vtjax.load(tmp_path)
+    run.params = params
+    live = run.stream(CLASSES, fps=4.0, streams=2, dtype="bfloat16")
+    assert live.streams == 2 and live.classes == ("background", *CLASSES)
+    assert asked[0][1:] == (tmp_path, jnp.dtype("bfloat16"))
+    assert len(run.stream(fps=4.0).push(small.features(1)[0])[0].names) == 16  # the world's own classes
 
 
 def test_frames_need_an_encoder():
