@@ -13,12 +13,12 @@ Studies, both on the encoder in runs/clip-demo: headline (three seeds), ablation
 
 import dataclasses
 import functools
+import pathlib
 
-from vtjax.config import Experiment, Loader, Optim, Stage, Train, variant_of
+from vtjax.config import Experiment, Loader, Optim, Stage, Train, load_config_file, variant_of
 from vtjax.methods.clip.config import (
     ClipConfig,
     ClipDataConfig,
-    ClipLossConfig,
     ClipModelConfig,
     ClipTextConfig,
     TextSizes,
@@ -42,18 +42,8 @@ NO_DECAY = r"(bias|/scale|logit_scale|multi_label_scale)$"
 
 def demo() -> Experiment:
     # The encoder is that of configs/clip.py, with its settings.
-    clip = ClipConfig(
-        model=ClipModelConfig(
-            embed_dim=128,
-            vision=VisionSizes(image_size=64, patch_size=16, width=128, layers=3, heads=4, mlp_width=512),
-            text=TextSizes(width=96, layers=2, heads=4, mlp_width=384),
-            frames=4,
-            temporal_layers=2,
-        ),
-        text=ClipTextConfig(tokenizer="words", max_tokens=20, vocab_size=256),
-        loss=ClipLossConfig(backwards=True),
-        data=ClipDataConfig(crop=0.9, world_test=64, val_size=64),
-    )
+    clip = load_config_file(str(pathlib.Path(__file__).with_name("clip.py")))
+    clip.method.data = dataclasses.replace(clip.method.data, world_test=64, val_size=64)
     method = OvoadConfig(
         model=OvoadModelConfig(
             width=128,
@@ -75,7 +65,7 @@ def demo() -> Experiment:
             test_split="everything", val_size=12, cold_start=True, balance=True, windows=4, world_train=300,
             world_test=40,
         ),
-        encoder=OvoadEncoderConfig(clip=clip),
+        encoder=OvoadEncoderConfig(clip=clip.method),
         fusion=OvoadFusionConfig(),
     )
     return Experiment(
@@ -90,19 +80,7 @@ def demo() -> Experiment:
             rates=(r"^text/(?!.*parallel_adapter)=0.2",),
         ),
         train=Train(steps=400, batch_size=16, log_every=20, eval_every=200, checkpoint_every=200),
-        stages=OvoadStages(
-            pretrain=Stage(
-                optim=Optim(
-                    learning_rate=1e-3,
-                    schedule="cosine",
-                    warmup_steps=60,
-                    betas=(0.9, 0.98),
-                    weight_decay=0.05,
-                    no_decay=NO_DECAY,
-                ),
-                train=Train(steps=900, batch_size=64, log_every=20, checkpoint_every=300),
-            )
-        ),
+        stages=OvoadStages(pretrain=Stage(clip.optim, dataclasses.replace(clip.train, eval_every=0))),
         loader=Loader(threads=2),
     )
 

@@ -31,6 +31,17 @@ SMALL = {
         "--config.method.data.world_train=48", "--config.method.data.world_test=40", "--config.method.data.val_size=16",
         "--config.method.data.world_frames=4",
     ],
+    "ovoad": [
+        "--config.stages.pretrain.train.steps=2", "--config.stages.pretrain.train.batch_size=8",
+        "--config.stages.pretrain.optim.warmup_steps=1", "--config.method.encoder.clip.model.vision.image_size=32",
+        "--config.method.encoder.clip.model.vision.width=32", "--config.method.encoder.clip.model.vision.layers=1",
+        "--config.method.encoder.clip.model.text.layers=1", "--config.method.encoder.clip.model.temporal_layers=1",
+        "--config.method.encoder.clip.data.world_train=48", "--config.method.encoder.clip.data.world_test=16",
+        "--config.method.encoder.clip.data.val_size=8", "--config.method.encoder.clip.data.world_frames=4",
+        "--config.method.model.width=32", "--config.method.model.dntr_layers=1",
+        "--config.method.model.cluster_layers=1", "--config.method.data.world_train=2",
+        "--config.method.data.world_test=3", "--config.method.data.val_size=2",
+    ],
 }  # fmt: skip
 
 
@@ -55,6 +66,7 @@ def place(tmp_path_factory):
         times = "0:00,0:01.5" if i % 2 else ","
         rows.append(f"tea/{i}.mp4,{times},someone moves a bar over slide {i},move,{'' if i else 'test'}")
     (place / "my_videos" / "list.csv").write_text("\n".join(rows))
+    (place / "my_videos" / "classes.txt").write_text("pouring milk\nmoving a bar\n")
     converting.downloads(place / "downloads")
     return place
 
