@@ -73,8 +73,9 @@ def test_a_real_video_with_a_class_list_leaves_a_report(run, shared_data, tmp_pa
     path = shared_data / "videos/actions/v_SoccerJuggling_g23_c01.avi"
     (tmp_path / "classes.txt").write_text("juggling a ball\nwaving\nrunning\n\n")
     flags = types.SimpleNamespace(
-        video=str(path), classes=str(tmp_path / "classes.txt"), fps=None, raw_size="", seconds=0.0, live=True
-    )
+        video=str(path), classes=str(tmp_path / "classes.txt"), fps=None, raw_size="", seconds=0.0, live=True,
+        dtype="",
+    )  # fmt: skip
     assert predict.command(run, flags, tmp_path / "out" / "prediction") == 0
     record = json.loads((tmp_path / "out/prediction.json").read_text())
     with VideoReader(path) as reader:

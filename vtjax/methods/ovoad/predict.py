@@ -185,12 +185,14 @@ def predict(
     fps: float | None = None,
     raw_size: tuple[int, int] | None = None,
     seconds: float = 0.0,
+    dtype: str = "",
     each: Callable[[FrameScore], None] | None = None,
 ) -> Recording:
     """Scores of a file, a camera ("camera:0"), standard input ("-") or a .npy of features as they come.
 
     classes: names to look for, default those of the run's data. fps: rows per second of features, or of raw frames on
-    standard input, whose (height, width) is raw_size. seconds: stop after so many, 0 for never.
+    standard input, whose (height, width) is raw_size. seconds: stop after so many, 0 for never. dtype: of matmul
+    inputs, "float32" or "bfloat16", "" for that of the run.
 
     Raises:
       VtjaxError: nothing to read, a class list that cannot be used, features of another width, an unknown frame rate.
@@ -200,7 +202,7 @@ def predict(
     rate = run.experiment.method.data.fps
     source = open_source(video, rate=rate, fps=fps, raw_size=raw_size)
     try:
-        live = open_stream(run, classes, keep_items=True)
+        live = open_stream(run, classes, dtype=dtype or None, keep_items=True)
         return record(live, source, seconds=seconds, notes=weight_notes(run), each=each)
     finally:
         source.close()
@@ -215,6 +217,7 @@ def define_flags() -> None:
     flags.DEFINE_float("fps", None, "Rows per second of features, or frames per second of raw frames on - .")
     flags.DEFINE_string("raw_size", "", "WIDTHxHEIGHT of raw RGB frames on standard input.")
     flags.DEFINE_float("seconds", 0.0, "Stop after so many seconds; 0 is never.", lower_bound=0)
+    flags.DEFINE_enum("dtype", "", ["", "float32", "bfloat16"], "Of matmul inputs; default that of the run.")
     flags.DEFINE_bool("live", True, "Print a line every second as scores come.")
 
 
@@ -234,8 +237,9 @@ def command(run: Any, flags: Any, output: pathlib.Path) -> int:
             print(line(score), flush=True)
 
     found = predict(
-        run, video=flags.video, classes=classes, fps=flags.fps, raw_size=size, seconds=flags.seconds, each=each
-    )
+        run, video=flags.video, classes=classes, fps=flags.fps, raw_size=size, seconds=flags.seconds,
+        dtype=flags.dtype, each=each,
+    )  # fmt: skip
     for note in found.notes:
         print(f"note: {note}")
     output.parent.mkdir(parents=True, exist_ok=True)
