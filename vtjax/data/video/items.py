@@ -191,8 +191,8 @@ def _cells(reader: Any, file: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
             cells = next(reader, None)
         except csv.Error as error:
             raise VtjaxError(
-                f"{file}:{line}: a row cannot be read ({error}); a double quote that begins a text must be closed at its "
-                "end, one within such a text is written twice"
+                f"{file}:{line}: a row cannot be read ({error}); a double quote that begins a text must be closed at "
+                "its end, one within such a text is written twice"
             ) from None
         if cells is None:
             return
