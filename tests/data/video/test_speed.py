@@ -3,7 +3,8 @@
     python -m pytest -m slow tests/data/video/test_speed.py -s
 
 Costs are processor seconds, which other work on the machine disturbs little. Rates are by the clock: each of the
-pipeline's stands between two of PyAV's, and counts only where those two had the machine for themselves.
+pipeline's stands between two of PyAV's, and counts only where those two agree and had the machine for themselves. The
+pipeline takes from its workers in turn, so that it goes twice as fast as the slower one, whereas two processes add up.
 """
 
 import gc
@@ -14,6 +15,7 @@ import time
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import VideoReformatter
 
 from vtjax.config import Loader
 from vtjax.data.image import ImageTransform
@@ -80,9 +82,10 @@ def test_random_access_costs_no_more_than_pyav_alone(shared_data, video, tmp_pat
     assert max(ratios.values()) <= 1.2
 
 
-def by_pyav(paths, rng):
-    """A function that decodes a clip of a random video by PyAV and PIL alone."""
-    pixels = ImageTransform(112).pixels
+def by_pyav(paths, rng, threads=0):
+    """A function that decodes a clip of a random video by PyAV and PIL alone; threads: of the colour conversion, 0 as
+    PyAV chooses."""
+    pixels, converter = ImageTransform(112).pixels, VideoReformatter()
 
     def clip():
         with av.open(str(paths[rng.integers(len(paths))])) as container:
@@ -91,12 +94,19 @@ def by_pyav(paths, rng):
             wanted, frames = set(segments(stream.frames, 8, rng).tolist()), []
             for index, frame in enumerate(container.decode(stream)):
                 if index in wanted:
+                    if threads:
+                        frame = converter.reformat(frame, format="rgb24", threads=threads)
                     frames.append(frame.to_ndarray(format="rgb24"))
                     if len(frames) == 8:
                         break
         return pixels(np.stack(frames))
 
     return clip
+
+
+def by_pyav_on_one_thread(paths, rng):
+    """The same without threads beside the process, which two of them on two cores are faster without."""
+    return by_pyav(paths, rng, threads=1)
 
 
 def by_reader(paths, rng):
@@ -159,22 +169,23 @@ def test_two_workers_keep_the_raw_rate_of_two_processes(video, tmp_path):
         pytest.skip("two processes need two cores")
     paths = [video.write(tmp_path / f"{i}.mp4", 100, 25, gop=250, size=(256, 340)) for i in range(8)]
     quiet, tries = [], []
-    before = rate_of_two_processes(by_pyav, paths)
+    threaded, _ = rate_of_two_processes(by_pyav, paths)
+    before = rate_of_two_processes(by_pyav_on_one_thread, paths)
     for _ in range(10):
         pipeline = rate_of_the_pipeline(paths)
-        after = rate_of_two_processes(by_pyav, paths)
+        after = rate_of_two_processes(by_pyav_on_one_thread, paths)
         raw, share = (before[0] + after[0]) / 2, min(before[1], after[1])
         tries.append((raw, share, pipeline))
         print(f"PyAV alone {before[0]:.1f} and {after[0]:.1f} clips/s with {share:.2f} of a core each, the pipeline "
               f"{pipeline:.1f}: {pipeline / raw:.2f}")  # fmt: skip
-        if share > 0.95 and abs(before[0] - after[0]) < 0.1 * raw:
+        if share > 0.85 and abs(before[0] - after[0]) < 0.15 * raw:
             quiet.append(pipeline / raw)
-        if len(quiet) == 5:
+        if len(quiet) == 7:
             break
         before = after
-    if len(quiet) < 3:
+    if len(quiet) < 5:
         pytest.skip(f"the machine is not quiet: {tries}")
     alone = rate_of_two_processes(by_reader, paths)[0]
-    print(f"median of {len(quiet)}: {np.median(quiet):.3f}, {min(quiet):.3f} to {max(quiet):.3f}; "
-          f"the reader without a pipeline {alone:.1f} clips/s")  # fmt: skip
+    print(f"median of {len(quiet)}: {np.median(quiet):.3f}, {min(quiet):.3f} to {max(quiet):.3f}; the reader without a "
+          f"pipeline {alone:.1f} clips/s, PyAV with its own threads {threaded:.1f}")  # fmt: skip
     assert np.median(quiet) >= 0.9
