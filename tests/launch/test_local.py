@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import commands
@@ -13,7 +12,7 @@ import pytest
 PROBE = """
 import os, pathlib, signal, sys, time
 place = int(next(a for a in sys.argv if a.startswith("--process=")).split("=")[1])
-sys.stdout.write(f"words {sys.argv[1:]} {os.environ['JAX_NUM_CPU_DEVICES']} {os.environ.get('CUDA_VISIBLE_DEVICES')}\n")
+sys.stdout.write(f"words {sys.argv[1:]} {os.environ['JAX_NUM_CPU_DEVICES']} {os.environ.get('CUDA_VISIBLE_DEVICES')}\\n")
 sys.stdout.flush()
 kind = sys.argv[1]
 if kind == "crash" and place == 1:
@@ -74,7 +73,9 @@ def test_sigterm_is_passed_on(tmp_path, kind, code):
     process = commands.start(*command, **changes)
     wanted, said = {"term": "ready", "hang": "words"}[kind], ""
     while said.count(wanted) < 2:
-        said += process.stdout.readline()
+        line = process.stdout.readline()
+        assert line, f"it has ended:\n{said}"
+        said += line
     process.send_signal(signal.SIGTERM)
     said += process.stdout.read()
     assert process.wait() == code and said.count("saving") == (2 if kind == "term" else 0)
@@ -105,4 +106,3 @@ def test_it_trains_evaluates_and_is_watched(tmp_path):
     same("two/results-test-last.json", "one/results.json")
     watched = commands.run("-m", "launch.watch", "--once", f"--work_directory={tmp_path / 'two'}", "--silent_seconds=1")
     assert watched.returncode == 0 and watched.stdout.count("finished") == 3 and "process    1" in watched.stdout
-    assert sys.executable
