@@ -89,6 +89,7 @@ def join(
     own.names = gather("join", socket.gethostname(), limits.startup)
     logging.info("process %d of %d (%s), hosts: %s", index_of(), count_of(), place.kind, ", ".join(own.names))
     same("library", versions.identity())
+    jax.devices()  # meets the other processes: later, one that asks alone while they wait for it would wait for them
 
 
 def note(**values: Any) -> None:
