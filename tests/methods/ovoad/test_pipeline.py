@@ -26,7 +26,7 @@ def run(tmp_path_factory):
 def test_the_method_starts_from_the_stage_before(run):
     frozen = encoder.open_encoder(run.experiment, run.work)
     task = pipeline.build(run.experiment, run.work)
-    shapes = jax.eval_shape(lambda: task.init(jax.random.key(0), task.batch_spec()))
+    shapes = jax.eval_shape(task.init, jax.random.key(0), task.batch_spec())
     start = task.start(jax.tree.map(lambda s: np.full(s.shape, 7, s.dtype), shapes))
     words = flatten(frozen.params["text"])
     for name, value in flatten(start["text"]).items():
