@@ -185,7 +185,6 @@ def one_after_another(name: str, work: Callable[[], Any]) -> Any:
     """
     if not several():
         return work()
-    jax.devices()  # by all at once: whoever uses devices first waits for the other processes to do so
     result = work() if index_of() == 0 else None
     barrier(f"{name}, first", session.limits.finish)
     if index_of():

@@ -6,29 +6,22 @@ meta.json   settings, and per clip: split, class (classes.workshop_classes), cap
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import functools
 import hashlib
 import json
-import multiprocessing
-import os
 import pathlib
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from absl import logging
 
+from vtjax.data.synthetic.drawn import draw_folder
 from vtjax.data.synthetic.workshop import WORKSHOP_VERSION, Workshop
 from vtjax.data.synthetic.workshop_types import Settings
 from vtjax.data.video.source import ClipSource
 from vtjax.data.video_records import Caption, VideoRecord
 from vtjax.errors import VtjaxError
-from vtjax.files import write_atomically
 from vtjax.methods.clip.classes import workshop_classes, workshop_pairs
 from vtjax.methods.clip.config import ClipDataConfig
 
@@ -171,57 +164,24 @@ def draw_clips(
     folder: pathlib.Path, config: ClipDataConfig, size: int, counts: dict[str, int], identity: dict[str, Any]
 ) -> None:
     """Draws every clip and moves the finished folder to its place at once; of two runs that do so one is kept."""
-    import tqdm
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    logging.info("drawing the workshop's clips into %s", folder)
     rows = draws(config, size, counts)
-    temporary = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        shape = (len(rows), config.world_frames, size, size, 3)
-        np.lib.format.open_memmap(temporary / "frames.npy", "w+", np.uint8, shape).flush()
-        parts = [(first, rows[first : first + _CHUNK]) for first in range(0, len(rows), _CHUNK)]
-        job = functools.partial(_draw, temporary / "frames.npy", config.world_seed, size, settings_of(config))
-        items: list[dict[str, Any]] = []
-        with tqdm.tqdm(total=len(rows), desc="workshop", unit="clip", mininterval=5) as bar:
-            for part in _everywhere(job, parts, len(rows)):
-                items += part
-                bar.update(len(part))
-        write_atomically(temporary / "meta.json", json.dumps({**identity, "clips": items}) + "\n")
-        os.chmod(temporary, 0o755)
-        if folder.exists() and not (folder / "meta.json").is_file():
-            shutil.rmtree(folder)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not (folder / "meta.json").is_file():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _everywhere(job: Any, parts: Sequence[tuple], clips: int) -> Iterator[list[dict[str, Any]]]:
-    """job(*part) for every part in order, on all cores where that is worth it."""
-    cores, done = os.cpu_count() or 1, 0
-    if cores > 1 and clips > _FEW:
-        # Forked processes would share this one's JAX threads; fresh ones do not.
-        context = multiprocessing.get_context("spawn")
-        try:
-            with concurrent.futures.ProcessPoolExecutor(min(cores, len(parts)), mp_context=context) as pool:
-                for items in pool.map(job, *zip(*parts, strict=True)):
-                    done += 1
-                    yield items
-        except BrokenProcessPool:  # a script without `if __name__ == "__main__"` cannot start processes
-            logging.warning("other processes cannot be started; drawing in this one")
-    yield from (job(*part) for part in parts[done:])
+    draw_folder(
+        folder,
+        (len(rows), config.world_frames, size, size, 3),
+        [(first, rows[first : first + _CHUNK]) for first in range(0, len(rows), _CHUNK)],
+        functools.partial(_draw, config.world_seed, size, settings_of(config)),
+        lambda items: {**identity, "clips": items},
+        name="workshop", unit="clip", alone=_FEW,
+    )  # fmt: skip
 
 
 def _draw(
-    path: pathlib.Path, seed: int, size: int, settings: Settings, first: int, rows: Sequence[Draw]
+    seed: int, size: int, settings: Settings, path: pathlib.Path, part: tuple[int, Sequence[Draw]]
 ) -> list[dict[str, Any]]:
     """Draws clips into rows `first` and on of the array at `path`; what meta.json keeps of each."""
     frames = np.load(path, mmap_mode="r+")
     items = []
+    first, rows = part
     for place, row in enumerate(rows, first):
         clip = Workshop(seed, size, row.world, settings).clip(row.index)
         frames[place] = clip.frames

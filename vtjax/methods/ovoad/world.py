@@ -6,27 +6,20 @@ meta.json   settings, and per stream its segments: verb, frames, captions
 
 from __future__ import annotations
 
-import concurrent.futures
 import functools
 import hashlib
 import json
-import multiprocessing
-import os
 import pathlib
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from absl import logging
 
+from vtjax.data.synthetic.drawn import draw_folder
 from vtjax.data.synthetic.workshop import WORKSHOP_VERSION, Workshop
 from vtjax.data.synthetic.workshop_types import Settings
 from vtjax.data.synthetic.workshop_verbs import LABEL
 from vtjax.errors import VtjaxError
-from vtjax.files import write_atomically
 from vtjax.methods.ovoad.config import OvoadDataConfig
 
 SPLITS = ("train", "val", "test", "zero_shot", "everything")
@@ -78,51 +71,18 @@ def world_streams(config: OvoadDataConfig, split: str, size: int, cache: pathlib
 
 def draw_streams(folder: pathlib.Path, identity: dict[str, Any]) -> None:
     """Draws every stream and moves the finished folder to its place at once; of two runs that do so one is kept."""
-    import tqdm
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
     count, size = identity["count"], identity["size"]
-    logging.info("drawing %d streams of the workshop (%s) into %s", count, identity["split"], folder)
-    length = round(Settings().stream_seconds * identity["fps"])
-    temporary = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        np.lib.format.open_memmap(temporary / "frames.npy", "w+", np.uint8, (count, length, size, size, 3)).flush()
-        parts = [range(first, min(first + _CHUNK, count)) for first in range(0, count, _CHUNK)]
-        job = functools.partial(_draw, temporary / "frames.npy", identity)
-        items: list[dict[str, Any]] = []
-        with tqdm.tqdm(total=count, desc="workshop streams", unit="stream", mininterval=5) as bar:
-            for part in _everywhere(job, parts, count):
-                items += part
-                bar.update(len(part))
-        write_atomically(temporary / "meta.json", json.dumps({**identity, "streams": items}) + "\n")
-        os.chmod(temporary, 0o755)
-        if folder.exists() and not (folder / "meta.json").is_file():
-            shutil.rmtree(folder)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not (folder / "meta.json").is_file():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    draw_folder(
+        folder,
+        (count, round(Settings().stream_seconds * identity["fps"]), size, size, 3),
+        [range(first, min(first + _CHUNK, count)) for first in range(0, count, _CHUNK)],
+        functools.partial(_draw, identity),
+        lambda items: {**identity, "streams": items},
+        name=f"workshop ({identity['split']})", unit="stream", alone=_FEW,
+    )  # fmt: skip
 
 
-def _everywhere(job: Any, parts: Sequence[range], streams: int) -> Iterator[list[dict[str, Any]]]:
-    """job(part) for every part in order, on all cores where that is worth it."""
-    cores, done = os.cpu_count() or 1, 0
-    if cores > 1 and streams > _FEW:
-        context = multiprocessing.get_context("spawn")
-        try:
-            with concurrent.futures.ProcessPoolExecutor(min(cores, len(parts)), mp_context=context) as pool:
-                for items in pool.map(job, parts):
-                    done += 1
-                    yield items
-        except BrokenProcessPool:  # a script without `if __name__ == "__main__"` cannot start processes
-            logging.warning("other processes cannot be started; drawing in this one")
-    yield from (job(part) for part in parts[done:])
-
-
-def _draw(path: pathlib.Path, identity: dict[str, Any], indices: Sequence[int]) -> list[dict[str, Any]]:
+def _draw(identity: dict[str, Any], path: pathlib.Path, indices: Sequence[int]) -> list[dict[str, Any]]:
     """Draws streams into their rows of the array at `path`; what meta.json keeps of each."""
     frames = np.load(path, mmap_mode="r+")
     world = Workshop(identity["seed"], identity["size"], identity["split"], Settings(fps=identity["fps"]))
