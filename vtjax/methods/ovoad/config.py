@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from vtjax.config import Stage
-from vtjax.errors import VtjaxError, nearest
+from vtjax.config import Stage, check_choices
+from vtjax.errors import VtjaxError
 from vtjax.methods.clip.config import ClipConfig
 
 # ovoad.md section 5: the 16 prompts of ActionCLIP and 12 more; tests use one.
@@ -230,11 +230,7 @@ def check(config: OvoadConfig) -> None:
       VtjaxError: naming the field, its value and what would be right.
     """
     where = "config.method"
-    for path, choices in _CHOICES.items():
-        section, field = path.split(".")
-        value = getattr(getattr(config, section), field)
-        if value not in choices:
-            raise VtjaxError(f"{where}.{path}={value!r}: {nearest(str(value), choices)}")
+    check_choices(config, _CHOICES)
     for table, good, rule in (
         (_POSITIVE, lambda v: v > 0, "must be positive"),
         (_NOT_NEGATIVE, lambda v: v >= 0, "must not be negative"),

@@ -143,7 +143,7 @@ def open_scorer(experiment: Experiment, work: pathlib.Path, dtype: Any = None) -
     Raises:
       VtjaxError: no tokenizer there, or an encoder that cannot be opened.
     """
-    from vtjax.methods.ovoad.pipeline import compute_dtype
+    from vtjax.training.precision import compute_dtype
 
     dtype = compute_dtype(experiment) if dtype is None else dtype
     folder = work / "assets" / TOKENIZER

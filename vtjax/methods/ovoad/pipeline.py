@@ -31,6 +31,7 @@ from vtjax.methods.ovoad.encoder import (
 )
 from vtjax.methods.ovoad.model import RULES
 from vtjax.nn.vit import unstack_layers
+from vtjax.training.precision import compute_dtype
 from vtjax.training.task import Task
 
 LAST_STAGE = "train"
@@ -43,11 +44,6 @@ def stages(experiment: Experiment, work: pathlib.Path) -> dict[str, Callable[[],
     encoder_sizes(experiment.method)
     own = {PRETRAIN: functools.partial(build_pretrain, experiment, work)} if has_stage(experiment.method) else {}
     return {**own, LAST_STAGE: functools.partial(build, experiment, work)}
-
-
-def compute_dtype(experiment: Experiment) -> jnp.dtype:
-    """Of matmul inputs; "auto" is bfloat16 on accelerators, float32 on CPU."""
-    return clip_pipeline.compute_dtype(experiment)
 
 
 def pretrain_experiment(experiment: Experiment, work: pathlib.Path | None = None) -> Experiment:
