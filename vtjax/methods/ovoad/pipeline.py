@@ -7,7 +7,6 @@ import functools
 import pathlib
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from absl import logging
 
