@@ -57,6 +57,8 @@ CASES = {
     "llama-7b-1x16x4": functools.partial(abstract, "llama.py:7b"),
     "llama-7b-2x2x2": functools.partial(abstract, "llama.py:7b"),
     "llama-13b-1x16x8": functools.partial(abstract, "llama.py:13b"),
+    "ovoad-code-2x2x2": functools.partial(abstract, "ovoad.py:code"),
+    "ovoad-paper-2x2x2": functools.partial(abstract, "ovoad.py:paper"),
 }
 
 
@@ -89,12 +91,15 @@ def test_golden_files_say_what_they_should(name):
         attention = {"attention", "self_attention", "cross_attention", "ffn"} & set(parents)
         if last == "kernel" and attention:
             assert used == wide, path
+        elif "mix" in parents:  # over the group axis, a few groups wide
+            assert not used, path
         elif last in ("a", "b"):  # LoRA: the rank is whole, so only inputs or outputs are split
             assert len(used) == 1, path
         elif last == "kernel" or (last == "embedding" and "relative_attention_bias" not in parents):
             assert "fsdp" in used or "fsdp" not in axes, path
         else:
-            assert set(used) <= {"tensor"} or last in ("position_embedding", "embedding"), path
+            tables = last == "embedding" or last.startswith(("position", "group_token"))
+            assert set(used) <= {"tensor"} or tables, path
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (8, 1, 1), (2, 2, 2)])

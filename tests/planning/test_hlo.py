@@ -8,6 +8,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vtjax.config import Mesh
+from vtjax.errors import VtjaxError
 from vtjax.parallel.mesh import make_mesh
 from vtjax.planning import hlo
 
@@ -121,3 +122,33 @@ def test_sends_between_slices_are_collectives_too():
     text = TEXT.replace("  %all-reduce.1 = ", f"  %token = token[] after-all()\n{line}\n  %all-reduce.1 = ")
     found = [c for c in hlo.collectives(hlo.Program(text), 8) if not c.groups.size]
     assert [(c.kind, c.bytes, c.times) for c in found] == [("all-reduce", 4096, 1)]
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [  # the groups that XLA's own tests say these stand for
+        ("mesh['x'=2,'y'=2] {'x'}", [[0, 2], [1, 3]]),
+        ("mesh['x'=2,'y'=2] {'y'}", [[0, 1], [2, 3]]),
+        ("mesh['x'=2,'y'=2] {'x','y'}", [[0, 1, 2, 3]]),
+        ("mesh['a'=8] {'a':(1)2}", "[4,2]<=[2,4]T(1,0)"),
+        ("mesh['a'=8] {'a':(2)2}", "[4,2]<=[2,2,2]T(0,2,1)"),
+        ("mesh['a'=8] {'a':(4)2}", "[4,2]<=[8]"),
+        ("mesh['a'=8] {'a':(1)2,'a':(4)2}", "[2,4]<=[2,2,2]T(1,0,2)"),
+        ("mesh['a'=8] {'a':(4)2,'a':(1)2}", "[2,4]<=[2,2,2]T(1,2,0)"),
+        ("mesh['x'=2,'y'=2], device_ids=(3,1,0,2) {'x'}", [[3, 0], [1, 2]]),
+        ("mesh['x'=2,'y'=2], device_ids=(3,1,0,2) {'y'}", [[3, 1], [0, 2]]),
+        ("mesh['a'=3,'b'=1,'c'=2], device_ids=([2,3]T(1,0)) {'a','b'}", [[0, 1, 2], [3, 4, 5]]),
+        ("@mesh<x=2,y=2> {x}", [[0, 2], [1, 3]]),
+    ],
+)
+def test_groups_along_axes_of_a_mesh(text, expected):
+    found = hlo._groups(f"replica_groups={text}, dimensions={{1}}", 99)
+    if isinstance(expected, str):
+        expected = hlo._groups(f"replica_groups={expected}, dimensions={{1}}", 99)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_groups_in_an_unknown_form_are_refused_and_none_are_all_devices():
+    assert hlo._groups("replica_groups={}, dimensions={0}", 4).tolist() == [[0, 1, 2, 3]]
+    with pytest.raises(VtjaxError, match="star.*libtpu"):
+        hlo._groups("replica_groups=star(3), dimensions={0}", 4)

@@ -12,7 +12,8 @@ from vtjax.nn.dropout import Dropout
 
 # Partition table (parallel/partition.py); to be put before that of the tower.
 RULES = (
-    (r"parallel_adapter/(down|up)/kernel", (None, None)),
+    (r"parallel_adapter/down/kernel", ("embed", None)),
+    (r"parallel_adapter/up/kernel", (None, "embed")),
     (r"parallel_adapter/(down|up)/bias", (None,)),
 )
 

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vtjax.errors import VtjaxError
+
 _BYTES = {
     "pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2,
     "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16, "token": 0, "opaque": 0,
@@ -271,6 +273,8 @@ def collectives(program: Program, devices: int) -> list[Collective]:
 
     One that libtpu spreads over several fusions, to run beside them, is printed in each with one channel; it counts
     once.
+
+    Raises VtjaxError: groups of devices written in a form that is not known.
     """
     out: list[Collective] = []
     channels: set[str] = set()
@@ -306,9 +310,44 @@ def _groups(attributes: str, devices: int) -> np.ndarray:
         if iota[3]:
             order = order.transpose(tuple(map(int, iota[3].split(","))))
         return order.reshape(shape)
+    mesh = _MESH_GROUPS.search(attributes)
+    if mesh:
+        return _mesh_groups(*mesh.groups())
     listed = re.search(r"replica_groups=\{((?:\{[\d,]*\},?)*)\}", attributes)
     if listed and listed[1]:
         rows = [list(map(int, g.split(","))) for g in re.findall(r"\{([\d,]+)\}", listed[1])]
         width = max(map(len, rows))
         return np.array([row for row in rows if len(row) == width], int)
+    unread = re.search(r"replica_groups=(?!\{\}).{0,80}", attributes)
+    if unread:
+        raise VtjaxError(f"the compiled program's {unread[0]!r} cannot be read; vtjax.plan is tested with libtpu 0.0.42")
     return np.arange(devices)[None]
+
+
+_MESH_GROUPS = re.compile(
+    r"replica_groups=@?mesh[\[<]([^\]>]*)[\]>](?:, device_ids=\((\[[\d,]+\](?:T\([\d,]+\))?|[\d,]+)\))? \{([^}]*)\}"
+)
+
+
+def _mesh_groups(axes: str, devices: str | None, grouped: str) -> np.ndarray:
+    """Groups along axes of a mesh: "'a'=4,'b'=6", "[6,4]T(1,0)", "'a','b':(2)3" are those along all of a and along the
+    part of b that follows its first factor of 2 and is 3 long, of devices numbered by the transposed array."""
+    sizes = {name: int(size) for name, size in re.findall(r"'?([\w.\-]+)'?=(\d+)", axes)}
+    ids = np.arange(math.prod(sizes.values()))
+    if devices and devices.startswith("["):
+        dims, *order = [tuple(map(int, part.split(","))) for part in re.findall(r"[\d,]+", devices)]
+        ids = ids.reshape(dims).transpose(*order)
+    elif devices:
+        ids = np.array(list(map(int, devices.split(","))))
+    parts = [  # (axis, first stride, stride after the last)
+        (name, int(before or 1), int(before or 1) * int(size or sizes[name]))
+        for name, before, size in re.findall(r"'?([\w.\-]+)'?(?::\((\d+)\)(\d+))?", grouped)
+    ]
+    factors = []  # (axis, stride, size), of all axes in order, cut where a part begins or ends
+    for name, size in sizes.items():
+        cuts = sorted({1, size, *(cut for axis, *ends in parts if axis == name for cut in ends)})
+        factors += [(name, a, b // a) for a, b in zip(cuts, cuts[1:])] or [(name, 1, 1)]
+    inside = [i for axis, a, b in parts for i, (name, at, _) in enumerate(factors) if name == axis and a <= at < b]
+    outside = [i for i in range(len(factors)) if i not in inside]
+    members = math.prod(factors[i][2] for i in inside)
+    return ids.reshape([size for *_, size in factors]).transpose(*outside, *inside).reshape(-1, members)

@@ -32,6 +32,11 @@ class Memory:
     outputs: float
 
     @property
+    def padding(self) -> float:
+        """Of the arguments, whose last dimensions fill whole tiles."""
+        return max(self.arguments - math.fsum((self.parameters, self.frozen, self.optimizer, self.batch)), 0.0)
+
+    @property
     def total(self) -> float:
         return self.arguments + self.temporaries + self.outputs
 

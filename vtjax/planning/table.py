@@ -42,6 +42,7 @@ def format_plan(plan: Plan) -> str:
     rows += [("optimizer state", size(m.optimizer)), ("batch", size(m.batch))]
     if plan.fits:
         rows += [
+            ("padding of these", size(m.padding)),
             ("activations kept, about", size(min(m.activations, m.temporaries))),
             ("other temporaries", size(max(m.temporaries - m.activations, 0.0))),
             ("outputs not donated", size(m.outputs)),

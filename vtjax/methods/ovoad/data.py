@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -13,6 +14,7 @@ from absl import logging
 from vtjax.config import Experiment
 from vtjax.data.video_records import VideoRecord
 from vtjax.errors import Problems, VtjaxError, nearest
+from vtjax.files import write_atomically
 from vtjax.methods.ovoad.captions import CaptionRecipe
 from vtjax.methods.ovoad.classes import ClassSet, named_classes, world_classes
 from vtjax.methods.ovoad.config import OvoadConfig, OvoadDataConfig, window_of
@@ -133,12 +135,11 @@ def _world_features(streams, split: str, encoder: FrameEncoder, work: pathlib.Pa
     digest = hashlib.sha256(f"{streams.fingerprint}-{encoder.fingerprint}".encode()).hexdigest()
     path = work / "features" / f"{split}-{digest[:12]}.npy"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
         shape = streams.frames.shape[:2]
         flat = encoder.features(frame for stream in streams.frames for frame in stream)
-        temporary = path.with_suffix(".tmp.npy")
-        np.save(temporary, flat.reshape(*shape, -1))
-        temporary.replace(path)
+        content = io.BytesIO()
+        np.save(content, flat.reshape(*shape, -1))
+        write_atomically(path, content.getvalue())
     return np.load(path, mmap_mode="r")
 
 

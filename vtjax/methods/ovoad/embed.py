@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 
 from vtjax.config import Experiment
 from vtjax.errors import VtjaxError
+from vtjax.evals.batches import in_batches
 from vtjax.losses.contrastive import unit
 from vtjax.methods.ovoad import scores, task
 from vtjax.methods.ovoad.classes import ClassSet
@@ -42,6 +43,26 @@ class VideoScores:
     binding: np.ndarray
 
 
+class _Windows(Sequence):
+    """The windows of all frames of videos [L, D], one video after the other."""
+
+    def __init__(self, videos: Sequence[np.ndarray], window: int):
+        self._videos, self._window = videos, window
+        self._ends = np.cumsum([len(v) for v in videos])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        video = self._videos[number]
+        return window_at(video, index - int(self._ends[number]) + len(video), self._window)
+
+
+def _stack(rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, ...]:
+    return tuple(map(np.stack, zip(*rows, strict=True)))
+
+
 class Scorer:
     """A model with its tokenizer, and its encoder where the run has one."""
 
@@ -63,6 +84,7 @@ class Scorer:
         self.window = window_of(config.model)
         self._texts = jax.jit(self._encode_texts)
         self._windows = jax.jit(self.score)
+        self._banked = jax.jit(lambda given, batch: self.score(given[0], *batch, given[1]))
 
     def _encode_texts(self, params: dict, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
         return task.encode_text(self.config, self.sizes, params, ids, dtype=self.dtype)
@@ -70,12 +92,7 @@ class Scorer:
     def texts(self, params: dict, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """float32 joint [M, E] and current [M, F], not normalised."""
         ids, _ = self.tokenizer.encode(list(texts), self.length)
-        parts = []
-        for first in range(0, len(ids), TEXTS):
-            part = ids[first : first + TEXTS]
-            filled = np.concatenate([part, np.repeat(part[-1:], TEXTS - len(part), axis=0)])
-            parts.append([np.asarray(x)[: len(part)] for x in self._texts(params, filled)])
-        return tuple(np.concatenate(several) for several in zip(*parts, strict=True))
+        return in_batches(self._texts, params, list(ids), np.stack, TEXTS)
 
     def bank(self, params: dict, classes: ClassSet, capacity: int = 0) -> Bank:
         """The classes' embeddings, filled up to `capacity` classes that are not valid.
@@ -122,19 +139,15 @@ class Scorer:
         """
         if not len(features):
             raise VtjaxError("a video without frames cannot be scored")
-        found = []
-        for first in range(0, len(features), WINDOWS):
-            rows = np.arange(first, first + WINDOWS)
-            pairs = [window_at(features, min(row, len(features) - 1), self.window) for row in rows]
-            result = self.windows(params, np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs]), bank)
-            fields = (
-                result.fused, result.group, result.current, result.clip, result.actionness[:, -1],
-                result.binding[:, -1],
-            )  # fmt: skip
-            found.append([None if x is None else np.asarray(x)[: len(features) - first] for x in fields])
+        found = self.over_windows(self._banked, params, bank, [features])
         return VideoScores(
-            *(None if several[0] is None else np.concatenate(several) for several in zip(*found, strict=True))
+            found.fused, found.group, found.current, found.clip, found.actionness[:, -1], found.binding[:, -1]
         )
+
+    def over_windows(self, function: Callable, params: dict, bank: Bank, videos: Sequence[np.ndarray]) -> Any:
+        """function((params, bank), (features [B, T, D], valid [B, T])), jitted, of every frame of videos [L, D]: a tree
+        of numpy arrays with all frames of all videos in order, shared out among processes (evals/batches.py)."""
+        return in_batches(function, (params, bank), _Windows(videos, self.window), _stack, WINDOWS)
 
 
 def open_scorer(experiment: Experiment, work: pathlib.Path, dtype: Any = None) -> Scorer:

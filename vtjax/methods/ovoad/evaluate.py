@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vtjax.data.video_records import FrameTargets
@@ -26,7 +27,7 @@ from vtjax.evals.frame_protocols import PROTOCOLS
 from vtjax.evals.protocol import Result
 from vtjax.methods.ovoad import baselines, data, scores, task
 from vtjax.methods.ovoad.classes import ClassSet
-from vtjax.methods.ovoad.embed import WINDOWS, Scorer, open_scorer
+from vtjax.methods.ovoad.embed import Scorer, open_scorer
 from vtjax.methods.ovoad.scores import Bank
 
 HEADLINE = "lstr"
@@ -74,7 +75,8 @@ def _compiled(scorer: Scorer, every: bool):
     """One pass of the model, all fusions from it."""
     others = fusions(scorer) if every else {}
 
-    def function(params: dict, features: jax.Array, valid: jax.Array, bank: Bank):
+    def function(given: tuple[dict, Bank], batch: tuple[jax.Array, jax.Array]):
+        (params, bank), (features, valid) = given, batch
         found = scorer.score(params, features, valid, bank)
         fused = {"fused": found.fused, "clustering alone": found.group, "current frame alone": found.current}
         if found.clip is not None:
@@ -84,33 +86,15 @@ def _compiled(scorer: Scorer, every: bool):
             for name, fusion in others.items():
                 config = dataclasses.replace(scorer.config, fusion=fusion)
                 fused[name] = scores.frame_scores(config, params, encoded, bank, found.clip).fused
-        nearest = found.mapping.argmax(axis=-1)
         own = found.binding[:, -1]
         also = {
             "actionness": found.actionness[:, -1],
             "binding": own,
-            "nearest": nearest[np.arange(len(own)), own],
+            "nearest": jnp.take_along_axis(found.mapping.argmax(axis=-1), own[:, None], axis=1)[:, 0],
         }
         return fused, also
 
     return jax.jit(function)
-
-
-def _model_scores(
-    scorer: Scorer, params: dict, bank: Bank, video: data.FeatureVideo, count: int, every: bool
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    parts, more = [], []
-    for first in range(0, len(video), WINDOWS):
-        rows = np.minimum(np.arange(first, first + WINDOWS), len(video) - 1)
-        pairs = [data.window_at(video.features, row, scorer.window) for row in rows]
-        fused, also = _compiled(scorer, every)(
-            params, np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs]), bank
-        )
-        left = len(video) - first
-        parts.append({name: np.asarray(x)[:left, :count] for name, x in fused.items()})
-        more.append({name: np.asarray(x)[:left] for name, x in also.items()})
-    joined = lambda rows: {name: np.concatenate([r[name] for r in rows]) for name in rows[0]}  # noqa: E731
-    return joined(parts), joined(more)
 
 
 def score_videos(
@@ -129,13 +113,13 @@ def score_videos(
     """
     if not videos:
         raise VtjaxError("there is no video to evaluate on")
-    bank = scorer.bank(params, classes)
-    systems: dict[str, dict[str, np.ndarray]] = {}
-    extras = {}
-    for video in videos:
-        fused, extras[video.key] = _model_scores(scorer, params, bank, video, len(classes), every)
-        for name, table in fused.items():
-            systems.setdefault(name, {})[video.key] = table
+    bank, keys = scorer.bank(params, classes), [v.key for v in videos]
+    ends = np.cumsum([len(v) for v in videos])[:-1]
+    found = scorer.over_windows(_compiled(scorer, every), params, bank, [v.features for v in videos])
+    systems, columns = (
+        {name: dict(zip(keys, np.split(rows, ends), strict=True)) for name, rows in part.items()} for part in found
+    )
+    extras = {key: {name: tables[key] for name, tables in columns.items()} for key in keys}
     targets = frame_targets(videos, classes) if targets is None else targets
     return Scored(list(videos), classes, targets, systems, extras)
 
