@@ -46,7 +46,8 @@ def params_of(config, sizes=SMALL, seed=0):
 
 def window(config, count=2, seed=1):
     model = config.model
-    x = np.random.default_rng(seed).normal(size=(count, model.past + model.near, model.width)).astype(np.float32)
+    length = model.long + model.past + model.near
+    x = np.random.default_rng(seed).normal(size=(count, length, model.width)).astype(np.float32)
     return x, np.ones(x.shape[:2], bool)
 
 

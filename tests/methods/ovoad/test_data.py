@@ -88,6 +88,17 @@ def test_an_example():
     np.testing.assert_array_equal(transform((v, 12), np.random.default_rng(0))["current_ids"], wiped)
 
 
+def test_nothing_is_said_of_the_long_memory():
+    tokenizer = WordTokenizer.from_texts(["a hand opens the box", "this is background", "someone wipes the bowl"])
+    v, quiet = video(), tokenizer.encode(["this is background"], 6)[0][0]
+    row = next(r for r in range(10, len(v)) if (v.frame_span[r - 3 : r + 1] < 0).all() and (v.frame_span[:r] >= 0).any())
+    for long, only_quiet in ((6, True), (0, False)):
+        model = OvoadModelConfig(width=4, heads=2, past=2 if long else 8, near=2, long=long)
+        example = data.TrainTransform(OvoadConfig(model=model), tokenizer, 6)((v, row), np.random.default_rng(0))
+        assert example["features"].shape == (10, 4) and example["action"].any()
+        assert (example["text_ids"] == quiet).all() == only_quiet
+
+
 def test_several_windows_of_one_video():
     model = OvoadModelConfig(width=4, heads=2, past=6, near=4)
     tokenizer = WordTokenizer.from_texts(["a hand opens the box it this is background someone wipes bowl"])

@@ -9,7 +9,7 @@ from ovoad_toy import SMALL, count, encode, params_of, shapes, small, window
 
 from vtjax.errors import VtjaxError
 from vtjax.methods.ovoad import task
-from vtjax.methods.ovoad.config import OvoadConfig, OvoadModelConfig, OvoadTextConfig, clustered_frames
+from vtjax.methods.ovoad.config import OvoadConfig, OvoadModelConfig, OvoadTextConfig, check, clustered_frames
 from vtjax.methods.ovoad.model import RULES
 from vtjax.nn.clip import PRESETS
 from vtjax.parallel.mesh import AXES
@@ -157,3 +157,58 @@ def test_another_window_or_width_is_told():
         task.encode_window(config, SMALL, params, x[:, 1:], valid[:, 1:])
     with pytest.raises(VtjaxError, match="16 values"):
         task.encode_window(config, SMALL, params, x[..., :8], valid)
+
+
+@pytest.mark.parametrize("variant", ["decoder", "encoder_xattn"])
+@pytest.mark.parametrize("compress", [False, True])
+def test_the_long_memory_is_looked_at_by_the_current_frame(variant, compress):
+    config = small(dntr=variant, long=5, compress=compress)
+    params = params_of(config)
+    x, valid = window(config)
+    assert x.shape[1] == 15 and params["visual"]["position_long"].shape == (5, 16)
+    before = encode(config, params, x, valid)
+    for frame in range(5):
+        changed = x.copy()
+        changed[:, frame] += NOISE
+        assert np.abs(encode(config, params, changed, valid).current - before.current).max() > 1e-4
+    early = valid.copy()
+    early[:, :5] = False
+    changed = x.copy()
+    changed[:, :5] = 7
+    first, second = (encode(config, params, v, early) for v in (x, changed))
+    np.testing.assert_allclose(first.current, second.current, atol=1e-6)
+    # Without a frame in it the memory is as if there were none.
+    none = small(dntr=variant)
+    left = {k: v for k, v in params["visual"].items() if "long" not in k}
+    alone = encode(none, {**params, "visual": left}, x[:, 5:], valid[:, 5:])
+    np.testing.assert_allclose(first.current, alone.current, atol=1e-6)
+    np.testing.assert_allclose(first.groups, alone.groups, atol=1e-6)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]).reshape(1, 2, 2), AXES)
+    partition(shapes(config, SMALL), RULES, mesh)
+
+
+@pytest.mark.parametrize("length", [5, 6])
+def test_compression_is_a_convolution_of_width_3_and_stride_2(length):
+    from vtjax.methods.ovoad.model import VideoEncoder
+
+    config = small(long=length, compress=True)
+    params = params_of(config)["visual"]
+    x = np.random.default_rng(3).normal(size=(1, length, 16)).astype(np.float32)
+    valid = np.arange(length)[None] >= 2
+    found, seen = VideoEncoder(config.model).apply({"params": params}, x, valid, False, method="_remember")
+    kernel, bias = (params["compress_long"][name] for name in ("kernel", "bias"))
+    rows = np.where(valid[0][:, None], x[0] + params["position_long"], 0)
+    count = -(-length // 2)
+    first = -(max(2 * (count - 1) + 3 - length, 0) // 2)  # frames of padding before, the rest after
+    for i in range(count):
+        own = [(k, 2 * i + first + k) for k in range(3) if 0 <= 2 * i + first + k < length]
+        expected = bias + sum(rows[at] @ kernel[k] for k, at in own)
+        np.testing.assert_allclose(found[0, i], expected, atol=1e-4)
+        assert bool(seen[0, i]) == any(valid[0, at] for _, at in own)
+
+
+def test_a_long_memory_needs_cross_attention():
+    with pytest.raises(VtjaxError, match=r"model.long=4: dntr='encoder' has no cross attention"):
+        check(small(dntr="encoder", long=4))
+    with pytest.raises(VtjaxError, match="model.compress: there is no long memory"):
+        check(small(compress=True))

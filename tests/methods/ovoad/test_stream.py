@@ -31,6 +31,11 @@ def code_model():
     return small.small_scorer(config)
 
 
+@pytest.fixture(scope="module")
+def long_model():
+    return small.small_scorer(small.small_config(model__long=6, model__compress=True, fusion__clip=0.5))
+
+
 def played(model, rows, classes=CLASSES, **options):
     live = LiveScorer(*model, classes, fps=4.0, **options)
     return [s for row in rows for s in live.push(row)]
@@ -40,7 +45,7 @@ def table(found, field="scores"):
     return np.stack([getattr(s, field) for s in found])
 
 
-@pytest.mark.parametrize("which", ["model", "code_model"])
+@pytest.mark.parametrize("which", ["model", "code_model", "long_model"])
 def test_streaming_equals_windowed_evaluation(which, request):
     scorer, params = request.getfixturevalue(which)
     rows = small.features(45)

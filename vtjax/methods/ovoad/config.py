@@ -40,6 +40,8 @@ class OvoadModelConfig:
     width: int = 768  # of frame features and of the model
     past: int = 24  # frames before the neighbouring ones
     near: int = 8  # neighbouring frames; the last of them is the current frame
+    long: int = 0  # frames before the past ones that only cross attention looks at; the released code was run with 64
+    compress: bool = False  # those through a convolution over time of width 3 and stride 2
     heads: int = 8
     mlp_ratio: int = 4
     dropout: float = 0.1
@@ -202,7 +204,7 @@ _POSITIVE = {
     "fusion": ("top",),
 }  # fmt: skip
 _NOT_NEGATIVE = {
-    "model": ("dntr_layers", "cluster_layers", "group_layers"),
+    "model": ("long", "dntr_layers", "cluster_layers", "group_layers"),
     "text": ("adapter", "adapter_scale", "max_tokens"),
     "loss": ("contrast", "current", "mask", "extra", "focal"),
     "fusion": ("group", "current", "clip"),
@@ -211,7 +213,12 @@ _SHARES = {"model": ("dropout", "attention_dropout", "drop_path"), "text": ("ada
 
 
 def window_of(model: OvoadModelConfig) -> int:
-    """Frames of a window."""
+    """Frames that the model takes: the long memory's, then those of `span_of`."""
+    return model.long + span_of(model)
+
+
+def span_of(model: OvoadModelConfig) -> int:
+    """Frames that a window's captions, its mask and the encoder's own scores are of."""
     return model.past + model.near
 
 
@@ -220,7 +227,7 @@ def clustered_frames(model: OvoadModelConfig) -> int:
     frames = model.frames
     if frames == "auto":
         frames = "near" if model.dntr in ("decoder", "none") else "all"
-    return model.near if frames == "near" else window_of(model)
+    return model.near if frames == "near" else span_of(model)
 
 
 def check(config: OvoadConfig) -> None:
@@ -246,6 +253,10 @@ def check(config: OvoadConfig) -> None:
         raise VtjaxError(f"{where}.model.width={model.width} is not a multiple of heads={model.heads}")
     if model.dntr == "decoder" and clustered_frames(model) != model.near:
         raise VtjaxError(f"{where}.model.frames={model.frames!r}: the decoder gives the neighbouring frames alone")
+    if model.long and model.dntr not in ("decoder", "encoder_xattn"):
+        raise VtjaxError(f"{where}.model.long={model.long}: dntr={model.dntr!r} has no cross attention to look at it")
+    if model.compress and not model.long:
+        raise VtjaxError(f"{where}.model.compress: there is no long memory; set long to its number of frames")
     if model.out_groups > model.groups:
         raise VtjaxError(f"{where}.model.out_groups={model.out_groups} exceeds groups={model.groups}")
     if model.unit == "grouping" and (model.iterations > 1 or model.gru):

@@ -17,7 +17,7 @@ from vtjax.errors import Problems, VtjaxError, nearest
 from vtjax.files import write_atomically
 from vtjax.methods.ovoad.captions import CaptionRecipe
 from vtjax.methods.ovoad.classes import ClassSet, named_classes, world_classes
-from vtjax.methods.ovoad.config import OvoadConfig, OvoadDataConfig, window_of
+from vtjax.methods.ovoad.config import OvoadConfig, OvoadDataConfig, span_of, window_of
 from vtjax.methods.ovoad.encoder import FrameEncoder
 from vtjax.methods.ovoad.world import SPLITS, world_streams
 from vtjax.text.tokenizer import Tokenizer
@@ -252,7 +252,8 @@ class TrainTransform:
     """A window and the position's rng to one example of task.example_spec; picklable."""
 
     def __init__(self, config: OvoadConfig, tokenizer: Tokenizer, length: int):
-        self.window, self.tokenizer, self.length = window_of(config.model), tokenizer, length
+        self.window, self.span = window_of(config.model), span_of(config.model)
+        self.tokenizer, self.length = tokenizer, length
         self.recipe, self.data = CaptionRecipe(config), config.data
 
     def __call__(self, record: tuple[FeatureVideo, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -279,7 +280,7 @@ class TrainTransform:
         features, valid = window_at(video.features, row, self.window)
         frames = np.full(self.window, -1)
         frames[valid] = video.frame_span[row - int(valid.sum()) + 1 : row + 1]
-        texts, current = self.recipe(video.spans, frames, rng)
+        texts, current = self.recipe(video.spans, frames[-self.span :], rng)
         ids, _ = self.tokenizer.encode([*texts, current], self.length)
         return {
             "features": features,

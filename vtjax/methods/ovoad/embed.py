@@ -17,7 +17,7 @@ from vtjax.evals.batches import in_batches
 from vtjax.losses.contrastive import unit
 from vtjax.methods.ovoad import scores, task
 from vtjax.methods.ovoad.classes import ClassSet
-from vtjax.methods.ovoad.config import OvoadConfig, window_of
+from vtjax.methods.ovoad.config import OvoadConfig, span_of, window_of
 from vtjax.methods.ovoad.data import window_at
 from vtjax.methods.ovoad.encoder import FrameEncoder, encoder_sizes, open_encoder
 from vtjax.methods.ovoad.scores import Bank, Scores
@@ -116,16 +116,18 @@ class Scorer:
     def score(self, params: dict, features: jax.Array, valid: jax.Array, bank: Bank) -> Scores:
         """Of the last frames of windows float [B, T, D], bool [B, T]; pure."""
         encoded = task.encode_window(self.config, self.sizes, params, features, valid, dtype=self.dtype)
-        clip = None
-        if bank.clip is not None and self.encoder is not None:
-            fusion = self.config.fusion
-            clip = scores.window_mean(
-                scores.zero_shot(
-                    features, self.encoder.projection, bank.clip, self.encoder.scale, bank.valid, fusion.clip_form
-                ),
-                valid,
-            )
-        return scores.frame_scores(self.config, params, encoded, bank, clip)
+        return scores.frame_scores(self.config, params, encoded, bank, self.encoder_scores(features, valid, bank))
+
+    def encoder_scores(self, features: jax.Array, valid: jax.Array, bank: Bank) -> jax.Array | None:
+        """The encoder's own zero-shot probabilities [B, C], their mean over each window; None without an encoder."""
+        if bank.clip is None or self.encoder is None:
+            return None
+        span = span_of(self.config.model)
+        own = scores.zero_shot(
+            features[:, -span:], self.encoder.projection, bank.clip, self.encoder.scale, bank.valid,
+            self.config.fusion.clip_form,
+        )  # fmt: skip
+        return scores.window_mean(own, valid[:, -span:])
 
     def windows(self, params: dict, features: np.ndarray, valid: np.ndarray, bank: Bank) -> Scores:
         """`score`, compiled."""

@@ -27,6 +27,7 @@ from vtjax.evals.frame_protocols import PROTOCOLS
 from vtjax.evals.protocol import Result
 from vtjax.methods.ovoad import baselines, data, scores, task
 from vtjax.methods.ovoad.classes import ClassSet
+from vtjax.methods.ovoad.config import span_of
 from vtjax.methods.ovoad.embed import Scorer, open_scorer
 from vtjax.methods.ovoad.scores import Bank
 
@@ -134,7 +135,7 @@ def zero_shot_systems(
     found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     for video in videos:
         own = baselines.zero_shot_scores(
-            video.features, encoder.projection, bank, len(classes), encoder.scale, scorer.window
+            video.features, encoder.projection, bank, len(classes), encoder.scale, span_of(scorer.config.model)
         )
         for name, by_form in own.items():
             for form, table in by_form.items():

@@ -24,6 +24,8 @@ from vtjax.parallel.partition import Rules
 # The partition table of an OvoadModel (parallel/partition.py).
 RULES: Rules = (
     (r"(position\w*|group_token)$", (None, "embed")),
+    (r"compress_long/kernel", (None, "embed", None)),
+    (r"compress_long/bias", (None,)),
     (r"\w+_projector/hidden/kernel", ("embed", "mlp")),
     (r"\w+_projector/hidden/bias", ("mlp",)),
     (r"\w+_projector/out/kernel", ("mlp", "embed")),
@@ -100,6 +102,10 @@ class VideoEncoder(nn.Module):
         blocks = lambda count: [next(layers) for _ in range(count)]  # noqa: E731
         table = lambda name, length: self.param(name, _NORMAL, (length, c.width), jnp.float32)  # noqa: E731
         dntr = blocks(c.dntr_layers if c.dntr != "none" else 0)
+        if c.long:
+            self.position_long = table("position_long", c.long)
+        if c.compress:
+            self.compress_long = nn.Conv(c.width, (3,), strides=2, dtype=self.dtype, kernel_init=_NORMAL)
         if c.dntr == "decoder":
             self.position_past, self.position_near = table("position_past", c.past), table("position_near", c.near)
             layer = HybridDecoderLayer if c.dntr_norm == "hybrid" else DecoderLayer
@@ -144,7 +150,7 @@ class VideoEncoder(nn.Module):
     def __call__(
         self, features: jax.Array, valid: jax.Array, train: bool = False
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """features float [B, past + near, width], oldest first; valid bool [B, past + near].
+        """features float [B, long + past + near, width], oldest first; valid bool [B, long + past + near].
 
         Returns:
           The current frame's state [B, width], groups [B, k, width], both after the last norm, and the assignment's
@@ -152,7 +158,9 @@ class VideoEncoder(nn.Module):
         """
         c = self.config
         features = features.astype(self.dtype)
-        x, current = (self._decode if c.dntr == "decoder" else self._encode)(features, valid, train)
+        older = self._remember(features[:, : c.long], valid[:, : c.long], train) if c.long else None
+        features, valid = features[:, c.long :], valid[:, c.long :]
+        x, current = (self._decode if c.dntr == "decoder" else self._encode)(features, valid, train, older)
         seen = clustered_frames(c)
         x, valid = x[:, -seen:], valid[:, -seen:]
         current = self.norm(current)
@@ -163,17 +171,30 @@ class VideoEncoder(nn.Module):
         groups, logits = self._cluster(x, valid, train)
         return current, self.norm(groups), logits
 
-    def _decode(self, x: jax.Array, valid: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+    def _remember(self, x: jax.Array, valid: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        """The long memory's tokens, and which of them stand for a frame (ovoad.md section 2.2, options)."""
+        x = self.drop(x + self.position_long[None].astype(x.dtype), not train)
+        if not self.config.compress:
+            return x, valid
+        seen = nn.max_pool(valid[..., None].astype(jnp.float32), (3,), (2,), "SAME")[..., 0] > 0
+        return self.compress_long(jnp.where(valid[..., None], x, 0)), seen
+
+    def _decode(
+        self, x: jax.Array, valid: jax.Array, train: bool, older: tuple[jax.Array, jax.Array] | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """The paper's transformer: neighbouring frames look at each other, never ahead, and at the past frames."""
         c = self.config
         past = self.drop(x[:, : c.past] + self.position_past[None].astype(x.dtype), not train)
         near = self.drop(x[:, c.past :] + self.position_near[None].astype(x.dtype), not train)
         mask = causal_mask(c.near) & key_mask(valid[:, c.past :])
+        memory, seen = _joined(older, past, valid[:, : c.past])
         for layer in self.dntr:
-            near = layer(near, past, mask, key_mask(valid[:, : c.past]), train=train)
+            near = layer(near, memory, mask, key_mask(seen), train=train)
         return near, near[:, -1]
 
-    def _encode(self, x: jax.Array, valid: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+    def _encode(
+        self, x: jax.Array, valid: jax.Array, train: bool, older: tuple[jax.Array, jax.Array] | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """The released transformer, self attention over the whole window; the current frame's branch is not fed on."""
         c = self.config
         x = self.drop(x + self.position[None].astype(x.dtype), not train)
@@ -183,8 +204,8 @@ class VideoEncoder(nn.Module):
         if c.dntr != "encoder_xattn":
             return x, x[:, -1]
         kept = jax.lax.stop_gradient(x) if c.detach else x
-        near, past = kept[:, c.past :], kept[:, : c.past]
-        return x, self.current_attention(near, past, key_mask(valid[:, : c.past]), train=train)[:, -1]
+        memory, seen = _joined(older, kept[:, : c.past], valid[:, : c.past])
+        return x, self.current_attention(kept[:, c.past :], memory, key_mask(seen), train=train)[:, -1]
 
     def _cluster(self, x: jax.Array, valid: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         count, seen = x.shape[:2]
@@ -246,6 +267,15 @@ class OvoadModel(nn.Module):
     def __call__(self, features: jax.Array, valid: jax.Array, ids: jax.Array) -> Any:
         """Every part once, so that `init` makes every parameter."""
         return self.encode_window(features, valid), self.encode_text(ids)
+
+
+def _joined(
+    older: tuple[jax.Array, jax.Array] | None, past: jax.Array, valid: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The tokens that cross attention looks at and which of them are valid, oldest first."""
+    if older is None:
+        return past, valid
+    return tuple(jnp.concatenate(pair, axis=1) for pair in zip(older, (past, valid), strict=True))
 
 
 def _depth_rates(config: OvoadModelConfig) -> list[float]:

@@ -127,13 +127,7 @@ def _with_banks(
 
     @jax.jit
     def fuse(params: dict, encoded: task.Encoded, features: jax.Array, valid: jax.Array, bank: Bank) -> jax.Array:
-        clip = None
-        if config.fusion.clip:
-            encoder = scorer.encoder
-            own = scores.zero_shot(
-                features, encoder.projection, bank.clip, encoder.scale, bank.valid, config.fusion.clip_form
-            )
-            clip = scores.window_mean(own, valid)
+        clip = scorer.encoder_scores(features, valid, bank) if config.fusion.clip else None
         return scores.frame_scores(config, params, encoded, bank, clip).fused
 
     parts: dict[tuple[str, ...], dict[str, list[np.ndarray]]] = {listed: {} for listed in banks}

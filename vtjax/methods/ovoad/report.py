@@ -31,10 +31,11 @@ def training_report(run: Any, results: list[Result]) -> pathlib.Path:
     config, train = run.experiment.method, run.experiment.train
     world = config.data.source == "world"
     drawn = f"streams of the embedded workshop, {config.data.world_train} to train"
+    long = f"{config.model.long} of memory + " if config.model.long else ""
     facts = {
         "data": drawn if world else config.data.source,
         "trained from": "captions only" if config.data.captions == "sentences" else "class names in templates",
-        "window": f"{config.model.past} + {config.model.near} frames at {config.data.fps:g} a second",
+        "window": f"{long}{config.model.past} + {config.model.near} frames at {config.data.fps:g} a second",
         "model": f"{config.model.dntr}, {config.model.unit}, {config.model.groups} to {config.model.out_groups} groups",
         "fusion": config.fusion.mode + (f", encoder {config.fusion.clip:g}" if config.fusion.clip else ""),
         "steps": train.steps,
