@@ -56,6 +56,20 @@ def test_many_frames_are_those_one_by_one(world_run):
     np.testing.assert_allclose(means[1], rows[0], atol=1e-6)
 
 
+def test_clips_are_those_of_the_run(world_run, published):
+    encoder, own = open_encoder(world_run.work), open_embedder(world_run.experiment.method, world_run.work / "assets")
+    pixels = own.image.pixels(FRAMES)
+    clips = [pixels[[0, 1]], pixels[[2, 0]], pixels[[1, 1]]]
+    expected, _ = own.embed_clips(world_run.params, [(c, np.ones(2, bool)) for c in clips])
+    frames = encoder.frames(FRAMES).embeddings
+    assert encoder.clip_frames == 2
+    np.testing.assert_allclose(encoder.clips(frames[np.array([[0, 1], [2, 0], [1, 1]])]), expected, atol=1e-5)
+    with pytest.raises(VtjaxError, match="clips of 3 frames; this encoder takes 2"):
+        encoder.clips(frames[None])
+    with pytest.raises(VtjaxError, match="clips of 3 frames; this encoder takes none"):
+        open_encoder(published[0]).clips(frames[None])
+
+
 def test_a_stage_of_another_recipe(world_run, tmp_path):
     """As a method's pipeline makes it: the stage's folder holds assets, the recipe puts the checkpoints beside them."""
     stage = tmp_path / "run" / "encoder"

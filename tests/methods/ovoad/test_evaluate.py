@@ -145,6 +145,30 @@ def test_zero_shot_scores_against_loops(model):
         np.testing.assert_allclose(one["softmax over actions"][t], [0, *over], atol=1e-5)
 
 
+class Clips:
+    """An encoder whose clip of three frames is a sum with other weights for each."""
+
+    clip_frames = 3
+
+    def clips(self, embeddings):
+        return baselines.unit(np.einsum("ntd,t->nd", embeddings, [1.0, -2.0, 4.0]))
+
+
+def test_clips_of_the_last_frames_against_a_loop(model):
+    scorer, params = model
+    rows = small.features(9, seed=4)
+    bank, encoder = scorer.bank(params, CLASSES), scorer.encoder
+    assert "zero-shot clip of the last frames" not in baselines.zero_shot_scores(
+        rows, encoder.projection, bank, 4, 1.0, 5, encoder.encoder
+    ), "a published encoder knows frames alone"
+    found = baselines.zero_shot_scores(rows, encoder.projection, bank, 4, encoder.scale, 5, Clips())
+    embeddings = [r @ encoder.projection / np.linalg.norm(r @ encoder.projection) for r in rows]
+    for t in range(9):
+        clip = embeddings[max(t - 4, 0)] - 2 * embeddings[max(t - 2, 0)] + 4 * embeddings[t]
+        cosines = [float(clip @ c / np.linalg.norm(clip)) for c in np.asarray(bank.clip)]
+        np.testing.assert_allclose(found["zero-shot clip of the last frames"]["cosines"][t], cosines, atol=1e-5)
+
+
 def test_the_cluster_holds_the_frames_like_the_current_one():
     a, b = np.eye(4)[0], np.eye(4)[1]
     rng = np.random.default_rng(0)

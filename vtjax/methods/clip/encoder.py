@@ -29,6 +29,7 @@ import numpy as np
 from vtjax.data.image import ImageTransform
 from vtjax.errors import VtjaxError
 from vtjax.losses.contrastive import unit
+from vtjax.methods.clip.model import TemporalTransformer
 from vtjax.methods.clip.sizes import FILE, load_sizes
 from vtjax.methods.clip.text import FOLDER
 from vtjax.nn.clip import ClipConfig, TextTower
@@ -51,11 +52,11 @@ class Features:
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """Both towers without what a run has beyond them (the temporal transformer, a learnt bias).
+    """Both towers, and the temporal transformer where a run has one; not a learnt bias.
 
     params: nested dict of numpy arrays under `vision`, `text` and `logit_scale`, layers in a loop, not stacked.
     tokenizer: None where a published CLIP came without its vocabulary; why_none then says what was looked for.
-    dtype: of matmul inputs.
+    dtype: of matmul inputs. temporal: parameters of the temporal transformer, or None.
     """
 
     sizes: ClipConfig
@@ -64,6 +65,22 @@ class Encoder:
     image: ImageTransform
     dtype: Any = jnp.float32
     why_none: str = ""
+    temporal: Mapping[str, Any] | None = None
+
+    @property
+    def clip_frames(self) -> int:
+        """Frames of a clip as the run was trained; 0 of an encoder that knows frames alone."""
+        return 0 if self.temporal is None else len(self.temporal["position_embedding"])
+
+    def clips(self, embeddings: np.ndarray) -> np.ndarray:
+        """Frame embeddings float32 [N, clip_frames, D] of N clips -> their embeddings float32 [N, D], unit.
+
+        Raises:
+          VtjaxError: no temporal transformer, or another number of frames.
+        """
+        if self.temporal is None or embeddings.shape[1] != self.clip_frames:
+            raise VtjaxError(f"clips of {embeddings.shape[1]} frames; this encoder takes {self.clip_frames or 'none'}")
+        return self._all(lambda part: (self._clips(self.temporal, part),) * 2, embeddings, TEXTS).embeddings
 
     def frames(self, frames: np.ndarray) -> Features:
         """uint8 [N, H, W, 3], RGB, of any size: resized and cut as the model was trained with.
@@ -111,6 +128,19 @@ class Encoder:
         def run(params, ids):
             out = tower.apply({"params": params}, ids)
             return out.eot.astype(jnp.float32), unit(out.embedding)
+
+        return jax.jit(run)
+
+    @functools.cached_property
+    def _clips(self) -> Any:
+        stack = self.temporal["encoder"]
+        layers = [name for name in stack if name.startswith("layer_")]
+        heads = stack[layers[0]]["attention"]["query"]["kernel"].shape[1]
+        module = TemporalTransformer(self.clip_frames, len(layers), heads, self.dtype)
+
+        def run(params, embeddings):
+            found = module.apply({"params": params}, embeddings, jnp.ones(embeddings.shape[:2], bool))
+            return unit(found.mean(axis=1))
 
         return jax.jit(run)
 
@@ -170,7 +200,8 @@ def _trained(folder: pathlib.Path, which: str, dtype: Any) -> Encoder:
     params = unstack_layers({name: found[name] for name in _TOWERS})
     assets = folder / "assets"
     sizes = load_sizes(assets)
-    return Encoder(sizes, params, load_tokenizer(assets / FOLDER), _image(assets, sizes), dtype)
+    image, temporal = _image(assets, sizes), found.get("temporal")
+    return Encoder(sizes, params, load_tokenizer(assets / FOLDER), image, dtype, temporal=temporal)
 
 
 def _converted(folder: pathlib.Path, vocabulary: Any, dtype: Any) -> Encoder:

@@ -3,6 +3,7 @@
 single frame            CLIP-I, the current frame alone
 mean of 8 frames        CLIP-II on the neighbouring frames
 mean of the window      CLIP-II as its code has it, on the whole window
+clip of the last frames what the encoder makes of a clip of the neighbouring frames, where it was trained on clips
 cluster of the frame    CLIP-III: of the window's frames, those that k-means puts together with the current one
 
 Each in several forms, as the choice moves the figure: cosines, cosines less a frame's mean over classes, or
@@ -17,6 +18,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from vtjax.methods.clip.encoder import Encoder
 from vtjax.methods.ovoad.scores import Bank
 
 NEAR = 8
@@ -76,10 +78,24 @@ def cluster_mean(embeddings: np.ndarray, window: int) -> np.ndarray:
     return out
 
 
+def trailing_clips(rows: np.ndarray, frames: int) -> np.ndarray:
+    """[L, E] -> [L, frames, E]: of each row, `frames` of the neighbouring ones, evenly apart, itself the last; the
+    first is repeated before there are as many."""
+    back = max(NEAR // frames, 1) * np.arange(frames - 1, -1, -1)
+    return rows[np.maximum(np.arange(len(rows))[:, None] - back, 0)]
+
+
 def zero_shot_scores(
-    features: np.ndarray, projection: np.ndarray, bank: Bank, classes: int, scale: float, window: int
+    features: np.ndarray,
+    projection: np.ndarray,
+    bank: Bank,
+    classes: int,
+    scale: float,
+    window: int,
+    encoder: Encoder | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Baseline -> form -> scores float [L, C] of one video, features [L, D]."""
+    """Baseline -> form -> scores float [L, C] of one video, features [L, D]. encoder: with a way of its own to embed
+    clips, or None."""
     embeddings = unit(np.asarray(features, np.float32) @ projection)
     texts = np.asarray(bank.clip)[:classes]
     shapes = forms(bank, classes, scale)
@@ -90,6 +106,9 @@ def zero_shot_scores(
         for form in ("softmax", "softmax over actions"):
             probabilities = found["zero-shot single frame"][form]
             found[name][f"probabilities, {form}"] = trailing_mean(probabilities, count)
+    if encoder is not None and encoder.clip_frames:
+        clips = trailing_clips(embeddings.astype(np.float32), encoder.clip_frames)
+        found["zero-shot clip of the last frames"] = scored(encoder.clips(clips))
     found["zero-shot cluster of the frame"] = scored(cluster_mean(embeddings, window))
     return found
 

@@ -135,8 +135,9 @@ def zero_shot_systems(
     found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     for video in videos:
         own = baselines.zero_shot_scores(
-            video.features, encoder.projection, bank, len(classes), encoder.scale, span_of(scorer.config.model)
-        )
+            video.features, encoder.projection, bank, len(classes), encoder.scale, span_of(scorer.config.model),
+            encoder.encoder,
+        )  # fmt: skip
         for name, by_form in own.items():
             for form, table in by_form.items():
                 found.setdefault(name, {}).setdefault(form, {})[video.key] = table
