@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pathlib
 import signal
 import types
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import toy
 
-from vtjax.config import Experiment, Mesh, Optim, Train
+from vtjax.config import Experiment, Mesh, Optim, Stages, Train, load_config_file
 from vtjax.errors import VtjaxError
 from vtjax.parallel.partition import flatten
 from vtjax.training import recipe
@@ -40,7 +41,8 @@ def built(monkeypatch):
 
     stages.evaluate = None
     names_and_stages = types.SimpleNamespace(names=names, stages=stages)
-    monkeypatch.setattr(recipe.methods, "module", lambda method, part: types.SimpleNamespace(stages=stages))
+    module = types.SimpleNamespace(stages=stages, CONFIG=ToySettings, STAGES=Stages)
+    monkeypatch.setattr(recipe.methods, "module", lambda method, part: module)
     return names_and_stages
 
 
@@ -89,6 +91,22 @@ def test_other_settings_in_the_same_directory_are_named(tmp_path):
     assert "  method.width: 4 there, 8 now" in lines and len(lines) == 5 and "--allow_config_change" in lines[-1]
     recipe.prepare_work(other, tmp_path / "w", True)
     assert json.loads((tmp_path / "w" / "config.json").read_text())["seed"] == 4
+
+
+def test_a_field_that_an_older_version_did_not_have_is_at_its_default(tmp_path):
+    old = load_config_file(str(pathlib.Path(__file__).parents[2] / "configs" / "car.py") + ":smoke")
+    recipe.prepare_work(old, tmp_path, False)
+    (tmp_path / "train").mkdir()
+    path = tmp_path / "config.json"
+    written = json.loads(path.read_text())
+    del written["method"]["model"]["remat"], written["train"]["keep_every"], written["method"]["loss"]["text_negatives"]
+    path.write_text(json.dumps(written))
+    recipe.prepare_work(old, tmp_path, False)
+    assert "remat" in json.loads(path.read_text())["method"]["model"]
+    path.write_text(json.dumps(written))
+    old.method.model.remat = "full"
+    with pytest.raises(VtjaxError, match=r"other settings:\n  method.model.remat: '?\w+'? there, 'full' now\nChoose"):
+        recipe.prepare_work(old, tmp_path, False)
 
 
 def test_a_directory_in_which_nothing_was_made_takes_other_settings(tmp_path):

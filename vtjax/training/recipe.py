@@ -37,7 +37,7 @@ def prepare_work(experiment: Experiment, work: pathlib.Path, allow_change: bool)
     new = configuration.to_dict(experiment)
     hosts.same("configuration", {**_fields(new), "--allow_config_change": allow_change})
     if path.exists() and not allow_change:
-        old = _fields(configuration.read_fields(path))
+        old = _fields(_recorded(path))
         differing = [
             f"{name}: {old.get(name)!r} there, {value!r} now"
             for name, value in _fields(new).items()
@@ -59,6 +59,14 @@ def prepare_work(experiment: Experiment, work: pathlib.Path, allow_change: bool)
     problem = hosts.all_well("work directory", "" if seen else f"does not see what process 0 has written to {path}")
     if problem:
         raise VtjaxError(f"{problem}; --work_directory must name one place that all hosts share")
+
+
+def _recorded(path: pathlib.Path) -> dict[str, Any]:
+    """The configuration of a work directory; fields that its version of vtjax did not have yet are at their defaults."""
+    try:
+        return configuration.to_dict(configuration.load_experiment(path))
+    except VtjaxError:  # one that this version no longer has
+        return configuration.read_fields(path)
 
 
 def _fields(tree: Any, prefix: str = "") -> dict[str, Any]:
