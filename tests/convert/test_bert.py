@@ -13,6 +13,7 @@ from vtjax.convert.safetensors_io import write_safetensors
 from vtjax.errors import VtjaxError
 from vtjax.nn.bert import RULES, BertConfig, BertEncoder
 from vtjax.parallel.partition import partition
+from vtjax.trees import flatten, unflatten
 
 TINY = dict(vocab_size=20, width=8, layers=2, heads=2, ffn_width=12, positions=16)
 
@@ -20,7 +21,7 @@ TINY = dict(vocab_size=20, width=8, layers=2, heads=2, ffn_width=12, positions=1
 def random_params(config):
     rng = np.random.default_rng(0)
     shapes = expected_shapes(config)
-    return report.unflatten({n: rng.standard_normal(s.shape).astype(np.float32) for n, s in shapes.items()})
+    return unflatten({n: rng.standard_normal(s.shape).astype(np.float32) for n, s in shapes.items()})
 
 
 def test_dense_is_transposed_and_heads_are_split():
@@ -91,7 +92,7 @@ def test_report_counts_beyond_the_first_twenty_and_allows_by_name():
     assert good.raise_if_incomplete(allow_missing=["c"]) is good
     with pytest.raises(VtjaxError, match="c"):
         good.raise_if_incomplete(allow_missing=["cc", "d"])
-    assert report.unflatten(report.flatten(tree)).keys() == tree.keys()
+    assert unflatten(flatten(tree)).keys() == tree.keys()
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "mpnet"])

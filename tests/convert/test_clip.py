@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 
-from vtjax.convert import report
 from vtjax.convert.clip import (
     entries,
     expected_shapes,
@@ -26,6 +25,7 @@ from vtjax.convert.torchscript import is_torchscript, read_torchscript
 from vtjax.errors import VtjaxError
 from vtjax.nn.clip import Clip, ClipConfig, TextConfig, clip_config
 from vtjax.nn.vit import VisionConfig, stack_layers
+from vtjax.trees import flatten, unflatten
 
 CONFIG = ClipConfig(
     10,
@@ -37,7 +37,7 @@ CONFIG = ClipConfig(
 def random_params(config=CONFIG):
     rng = np.random.default_rng(0)
     shapes = expected_shapes(config)
-    return report.unflatten({n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()})
+    return unflatten({n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()})
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def same(a, b):
 def test_expected_shapes_are_the_modules(params):
     images, ids = np.zeros((1, 12, 12, 3), np.float32), np.zeros((1, 4), np.int32)
     shapes = jax.eval_shape(Clip(CONFIG).init, jax.random.key(0), images, ids)["params"]
-    assert expected_shapes(CONFIG) == {n: s.shape for n, s in report.flatten(shapes).items()}
+    assert expected_shapes(CONFIG) == {n: s.shape for n, s in flatten(shapes).items()}
 
 
 @pytest.mark.parametrize("layout", ["hf", "openai"])

@@ -7,12 +7,12 @@ import pytest
 from converting import same, torch_file
 
 from vtjax.convert import groupvit, ovoad, tables
-from vtjax.convert.report import flatten
 from vtjax.convert.safetensors_io import SafetensorsReader, write_safetensors
 from vtjax.errors import VtjaxError
 from vtjax.methods.ovoad.config import OvoadModelConfig
 from vtjax.nn.groupvit import GroupVitConfig
 from vtjax.training.checkpoint import load_params
+from vtjax.trees import flatten
 
 W, T = 64, 64  # widths of the visual and of the text transformer
 

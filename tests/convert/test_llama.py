@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from vtjax.config import Mesh
-from vtjax.convert import report
 from vtjax.convert.llama import (
     config_from_hf,
     config_to_hf,
@@ -28,6 +27,7 @@ from vtjax.nn.llama import PRESETS, RULES, LanguageModel, LlamaConfig
 from vtjax.nn.quantize import quantize
 from vtjax.parallel.mesh import make_mesh
 from vtjax.parallel.partition import partition
+from vtjax.trees import flatten
 
 CONFIG = LlamaConfig(
     vocab_size=24, width=16, layers=3, heads=4, kv_heads=2, head_dim=6, ffn_width=20, positions=64, rope_theta=5e4
@@ -47,7 +47,7 @@ def folder(params, tmp_path_factory):
 
 
 def assert_equal(a, b):
-    a, b = report.flatten(a), report.flatten(b)
+    a, b = flatten(a), flatten(b)
     assert set(a) == set(b)
     for path in a:
         assert a[path].dtype == b[path].dtype, path
@@ -90,10 +90,10 @@ def test_loads_straight_into_its_shards(params, folder, int8):
     mesh = make_mesh(Mesh(data=2, fsdp=2, tensor=2))
     _, loaded = load_llama(folder, mesh, "float32", int8=int8)
     expected = quantize(params) if int8 else params
-    where = report.flatten(partition(jax.eval_shape(lambda: expected), RULES, mesh).shardings)
-    for path, leaf in report.flatten(loaded).items():
+    where = flatten(partition(jax.eval_shape(lambda: expected), RULES, mesh).shardings)
+    for path, leaf in flatten(loaded).items():
         assert leaf.sharding.is_equivalent_to(where[path], leaf.ndim), path
-        target = report.flatten(expected)[path]
+        target = flatten(expected)[path]
         assert leaf.dtype == target.dtype
         np.testing.assert_allclose(np.asarray(leaf), np.asarray(target), rtol=1e-6, err_msg=path)
 
@@ -203,7 +203,7 @@ def test_peak_memory_of_loading(folder, tmp_path):
     config = LlamaConfig(
         vocab_size=2000, width=1024, layers=16, heads=8, kv_heads=8, head_dim=128, ffn_width=2752, positions=64
     )
-    shapes = report.flatten(LanguageModel(config).shapes())
+    shapes = flatten(LanguageModel(config).shapes())
     noise = np.random.default_rng(0).standard_normal(1_000_003).astype(jnp.bfloat16)
     tensors = {n: np.resize(noise, published_shape(t, shapes[t.path].shape)) for n, t in key_map(config)}
     write_safetensors(tmp_path / "model.safetensors", tensors, max_shard_bytes=150_000_000)

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vtjax.convert import report
 from vtjax.convert.llama import config_to_hf, key_map, published_shape
 from vtjax.convert.safetensors_io import write_safetensors
 from vtjax.nn.llama import PRESETS, LanguageModel, LlamaConfig
+from vtjax.trees import flatten
 
 SIZES = {
     "3b": LlamaConfig(width=3200, layers=26, heads=32, kv_heads=32, head_dim=100, ffn_width=8640, positions=2048),
@@ -33,9 +33,9 @@ import jax
 jax.config.update("jax_platforms", "cpu")
 import numpy as np
 from vtjax.convert.llama import load_llama
-from vtjax.convert.report import flatten
 from vtjax.convert.safetensors_io import SafetensorsReader
 from vtjax.nn.quantize import nbytes
+from vtjax.trees import flatten
 peak = lambda: int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
 load_llama(sys.argv[1])
 before, start = peak(), time.time()
@@ -53,7 +53,7 @@ class Synthetic(dict):
     """Random tensors under their published names; those of one shape are the same, so they cost no time to make."""
 
     def __init__(self, config):
-        self.shapes = report.flatten(LanguageModel(config).shapes())
+        self.shapes = flatten(LanguageModel(config).shapes())
         self.targets = dict(key_map(config))
         self.noise = np.random.default_rng(0).standard_normal(1_000_003).astype(jnp.bfloat16)
 
@@ -81,7 +81,7 @@ def available():
 @pytest.mark.parametrize("size", SIZES)
 def test_peak_is_at_most_a_third_above_the_model(tmp_path, size):
     config = SIZES[size]
-    expected = 2 * sum(int(np.prod(x.shape)) for x in report.flatten(LanguageModel(config).shapes()).values())
+    expected = 2 * sum(int(np.prod(x.shape)) for x in flatten(LanguageModel(config).shapes()).values())
     if available() < 1.1 * expected + 2**30 or shutil.disk_usage(tmp_path).free < 1.1 * expected:
         pytest.skip(f"{size} needs {1.1 * expected / 2**30 + 1:.1f} GiB of free memory and of disk")
     write(tmp_path / "tiny", STARTED)

@@ -20,7 +20,7 @@ import pytest
 from converting import OURS, random_like, same, torch_file
 
 from vtjax import convert as convert_package
-from vtjax.convert import bert, clip, llama, peft, report, tmr
+from vtjax.convert import bert, clip, llama, peft, tmr
 from vtjax.convert.safetensors_io import SafetensorsReader, write_safetensors
 from vtjax.nn.bert import BertConfig
 from vtjax.nn.clip import ClipConfig, TextConfig
@@ -29,6 +29,7 @@ from vtjax.nn.lora import LoraConfig, init_lora
 from vtjax.nn.vit import VisionConfig, stack_layers
 from vtjax.training.checkpoint import load_params
 from vtjax.training.initial import from_checkpoint
+from vtjax.trees import flatten
 
 BERT = BertConfig(vocab_size=20, width=8, layers=1, heads=2, ffn_width=12, positions=16)
 CLIP = ClipConfig(
@@ -153,7 +154,7 @@ def test_misfits_are_errors_until_they_are_named(convert, tmp_path, kind, lost):
         assert convert(*flags_, *some)[0] == 2 and not (tmp_path / "ours").exists()
     status, printed = convert(*flags_, missing, unused)
     assert status == 0 and "1 missing, 1 unused" in printed and lost in printed, printed
-    loaded, params = report.flatten(load_params(tmp_path / "ours" / "checkpoints")), report.flatten(params)
+    loaded, params = flatten(load_params(tmp_path / "ours" / "checkpoints")), flatten(params)
     assert loaded.keys() == params.keys()
     other = [name for name, value in loaded.items() if not np.array_equal(value, params[name])]
     assert len(other) == 1 and np.isfinite(loaded[other[0]]).all() and loaded[other[0]].std() > 0

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from vtjax.convert import report
 from vtjax.convert.peft import load_peft, save_peft
 from vtjax.convert.safetensors_io import SafetensorsReader, write_safetensors
 from vtjax.errors import VtjaxError
 from vtjax.nn.llama import LanguageModel, LlamaConfig
 from vtjax.nn.lora import LoraConfig, init_lora
+from vtjax.trees import flatten
 
 CONFIG = LlamaConfig(vocab_size=24, width=16, layers=3, heads=4, kv_heads=2, head_dim=6, ffn_width=20, positions=64)
 LORA = LoraConfig(rank=2, alpha=6, dropout=0.05, rslora=True)
@@ -41,7 +41,7 @@ def edit(source, target, settings=None, tensors=None):
 
 
 def assert_same(a, b):
-    a, b = report.flatten(a), report.flatten(b)
+    a, b = flatten(a), flatten(b)
     assert set(a) == set(b)
     for path in a:
         np.testing.assert_array_equal(a[path], b[path], path)

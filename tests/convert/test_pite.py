@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from converting import random_like, same, torch_file
 
-from vtjax.convert import llama, peft, pite, report
+from vtjax.convert import llama, peft, pite
 from vtjax.convert.safetensors_io import SafetensorsReader, write_safetensors
 from vtjax.errors import VtjaxError
 from vtjax.nn.llama import LanguageModel, LlamaConfig
 from vtjax.nn.lora import LoraConfig, init_lora, merge
 from vtjax.training.checkpoint import load_params
+from vtjax.trees import flatten
 
 LLAMA = LlamaConfig(vocab_size=24, width=16, layers=2, heads=4, kv_heads=4, head_dim=4, ffn_width=24, positions=32)
 LORA = LoraConfig(rank=4, alpha=8.0, dropout=0.05)
@@ -149,7 +150,7 @@ def test_stages_merge_into_a_published_language_model(tmp_path, released):
     same(jax.tree.map(np.asarray, again), jax.tree.map(np.asarray, merged))
     name = "model.layers.1.mlp.down_proj"
     theirs = SafetensorsReader(tmp_path / "merged")[f"{name}.weight"]
-    total = report.flatten(params)["layers/ffn/down/kernel"][1].T.astype(np.float64)
+    total = flatten(params)["layers/ffn/down/kernel"][1].T.astype(np.float64)
     for i in (1, 2, 3):
         tensors = SafetensorsReader(root / f"pite-vicuna-7b-v1.5-stage{i}" / peft.TENSOR_FILES[0])
         a, b = (tensors[f"{peft.PREFIX}{name}.lora_{side}.weight"].astype(np.float64) for side in "AB")

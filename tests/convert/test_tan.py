@@ -6,10 +6,10 @@ import pytest
 from converting import same, torch_file
 
 from vtjax.convert import tan
-from vtjax.convert.report import flatten
 from vtjax.convert.safetensors_io import SafetensorsReader, write_safetensors
 from vtjax.nn.temporal_aligner import AlignerConfig, TemporalAligner
 from vtjax.training.checkpoint import load_params
+from vtjax.trees import flatten
 
 D, F, V = 16, 10, 30  # width, video features, words
 

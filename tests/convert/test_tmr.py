@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from vtjax.convert import tmr
-from vtjax.convert.report import flatten
 from vtjax.errors import VtjaxError
 from vtjax.methods.car.config import CarConfig, CarModelConfig, CarTextConfig
 from vtjax.methods.car.task import example_spec, init
+from vtjax.trees import flatten
 
 CONFIG = CarConfig(
     CarModelConfig(motion_width=5, max_frames=4, latent=8, layers=2, heads=2, ff=12),

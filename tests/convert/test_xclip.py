@@ -9,13 +9,13 @@ import pytest
 from converting import same, torch_file
 
 from vtjax.convert import tables, xclip
-from vtjax.convert.report import flatten
 from vtjax.convert.safetensors_io import SafetensorsReader, write_safetensors
 from vtjax.errors import VtjaxError
 from vtjax.nn.clip import TextConfig
 from vtjax.nn.vit import VisionConfig
 from vtjax.nn.xclip import XClip, XClipConfig
 from vtjax.training.checkpoint import load_params
+from vtjax.trees import flatten
 
 CONFIG = XClipConfig(
     64,

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from vtjax.config import Mesh
-from vtjax.convert.report import flatten
 from vtjax.errors import VtjaxError
 from vtjax.nn.llama import PRESETS, RULES, LanguageModel, LlamaConfig, positions_of, splice
 from vtjax.nn.lora import LoraConfig, init_lora
 from vtjax.parallel.mesh import batch_sharding, make_mesh
 from vtjax.parallel.partition import partition
+from vtjax.trees import flatten
 
 CONFIG = LlamaConfig(
     vocab_size=32, width=16, layers=3, heads=4, kv_heads=2, head_dim=6, ffn_width=24, positions=64, init_std=0.3

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vtjax.convert.report import flatten
 from vtjax.errors import VtjaxError
 from vtjax.nn import lora
 from vtjax.nn.attention import MultiHeadAttention
@@ -17,6 +16,7 @@ from vtjax.nn.llama import PRESETS, LanguageModel
 from vtjax.nn.lora import LoraConfig, init_lora, merge
 from vtjax.nn.quantize import quantize
 from vtjax.parallel.partition import split
+from vtjax.trees import flatten
 
 X = np.random.default_rng(0).standard_normal((2, 3, 8)).astype(np.float32)
 

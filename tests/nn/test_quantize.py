@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from vtjax.config import Mesh
-from vtjax.convert.report import flatten
 from vtjax.errors import VtjaxError
 from vtjax.nn.llama import PRESETS, RULES, LanguageModel
 from vtjax.nn.quantize import Linear, dequantize, nbytes, quantize, quantize_kernel
 from vtjax.parallel.mesh import make_mesh
 from vtjax.parallel.partition import partition
+from vtjax.trees import flatten
 
 MODEL = LanguageModel(PRESETS["tiny"])
 

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vtjax.convert import report
 from vtjax.convert.clip import (
     expected_shapes,
     from_published,
@@ -24,6 +23,7 @@ from vtjax.errors import VtjaxError
 from vtjax.nn.clip import PRESETS, Clip, ClipConfig, TextConfig, clip_config, similarity_logits
 from vtjax.nn.vit import VisionConfig, interpolate_positions, stack_layers
 from vtjax.text.clip_tokenizer import END, START, ClipTokenizer, clean
+from vtjax.trees import unflatten
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -206,7 +206,7 @@ def test_export_loads_in_transformers(eot_id, act, tmp_path):
     )
     rng = np.random.default_rng(0)
     flat = {n: 0.3 * rng.standard_normal(s).astype(np.float32) for n, s in expected_shapes(config).items()}
-    params = report.unflatten(flat)
+    params = unflatten(flat)
     save_clip_hf(tmp_path, config, params)
     loaded_config, loaded = load_clip(tmp_path)
     assert loaded_config == config

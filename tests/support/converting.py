@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from absl import flags
 
-from vtjax.convert import report
 from vtjax.convert.__main__ import define_flags, main
+from vtjax.trees import flatten, unflatten
 
 OURS = (
     "from", "to", "kind", "reverse", "allow_missing", "allow_unused", "inert", "dtype", "base", "activation",
@@ -35,12 +35,12 @@ def convert(capsys):
 
 def random_like(shapes, dtype=np.float32, seed=0):
     rng = np.random.default_rng(seed)
-    flat = report.flatten(shapes)
-    return report.unflatten({n: rng.standard_normal(getattr(s, "shape", s)).astype(dtype) for n, s in flat.items()})
+    flat = flatten(shapes)
+    return unflatten({n: rng.standard_normal(getattr(s, "shape", s)).astype(dtype) for n, s in flat.items()})
 
 
 def same(a, b):
-    a, b = report.flatten(a), report.flatten(b)
+    a, b = flatten(a), flatten(b)
     assert a.keys() == b.keys()
     for name, value in a.items():
         x, y = np.asarray(value), np.asarray(b[name])

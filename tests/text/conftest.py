@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tokenizers
 
-from vtjax.convert import report
 from vtjax.convert.bert import expected_shapes, save_bert
 from vtjax.nn.bert import BertConfig
+from vtjax.trees import unflatten
 
 WORDS = "a person walks runs jumps then left right and the turns around arm".split()
 
@@ -19,7 +19,7 @@ def write_model(folder, seed=0):
     )
     rng = np.random.default_rng(seed)
     flat = {n: rng.standard_normal(s.shape).astype(np.float32) for n, s in expected_shapes(config).items()}
-    save_bert(folder, config, report.unflatten(flat))
+    save_bert(folder, config, unflatten(flat))
     vocab = {w: i for i, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
     backend = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocab, unk_token="[UNK]"))
     backend.normalizer = tokenizers.normalizers.BertNormalizer()

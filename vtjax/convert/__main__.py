@@ -76,8 +76,8 @@ def forward(name: str, target: pathlib.Path, kind: str, options: Any, inert: Seq
       VtjaxError: of no known kind, damaged, not safe, a tensor that does not fit, or `target` exists.
     """
     from vtjax.convert import kinds, store
-    from vtjax.convert.report import flatten
     from vtjax.convert.source import Source
+    from vtjax.trees import flatten
 
     chosen = kind
 
@@ -109,7 +109,7 @@ def backward(name: str, target: pathlib.Path, kind: str) -> int:
       VtjaxError: nothing there to read, of another kind than asked for, or `target` exists.
     """
     from vtjax.convert import kinds, store
-    from vtjax.convert.report import flatten
+    from vtjax.trees import flatten
 
     source = pathlib.Path(name).expanduser()
 

@@ -20,6 +20,7 @@ from vtjax.convert.safetensors_io import SafetensorsReader, write_safetensors
 from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
 from vtjax.nn.bert import BertConfig, BertEncoder
+from vtjax.trees import flatten, unflatten
 
 # Published tensors that the encoder has no use for: index buffers, the pooler, and pretraining or task heads.
 NOT_ENCODER = (
@@ -186,12 +187,12 @@ def from_hf(
         value = np.asarray(tensors[source]).astype(dtype, copy=False)
         value = np.ascontiguousarray(value.T if ours.endswith("/kernel") else value)
         mapped[ours] = value.reshape(shapes[ours].shape)
-    return report.unflatten(mapped), result
+    return unflatten(mapped), result
 
 
 def to_hf(config: BertConfig, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Tensors under their published names from parameters of `BertEncoder(config)`; `from_hf`'s exact inverse."""
-    flat = report.flatten(params)
+    flat = flatten(params)
     report.match(expected_shapes(config), flat).raise_if_incomplete(source="parameters")
     tensors = {}
     for ours, theirs in key_map(config):
@@ -236,7 +237,7 @@ def expected_shapes(config: BertConfig) -> dict[str, Any]:
 
     ids = jax.ShapeDtypeStruct((1, 2), jnp.int32)
     mask = jax.ShapeDtypeStruct((1, 2), jnp.bool_)
-    return report.flatten(jax.eval_shape(BertEncoder(config).init, jax.random.key(0), ids, mask)["params"])
+    return flatten(jax.eval_shape(BertEncoder(config).init, jax.random.key(0), ids, mask)["params"])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,7 @@ from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
 from vtjax.nn.clip import Clip, ClipConfig, with_activation
 from vtjax.nn.vit import unstack_layers
+from vtjax.trees import flatten
 
 LAYOUTS = ("hf", "openai")
 # Published tensors that are no weights: index and mask buffers, sizes.
@@ -122,7 +123,7 @@ def expected_shapes(config: ClipConfig) -> dict[str, tuple[int, ...]]:
     ids = jax.ShapeDtypeStruct((1, 2), jnp.int32)
     tree = jax.eval_shape(Clip(small).init, jax.random.key(0), images, ids)["params"]
     shapes = {}
-    for name, leaf in report.flatten(tree).items():
+    for name, leaf in flatten(tree).items():
         layers = getattr(config, name.split("/")[0]).layers if "/layer_0/" in name else 1
         shapes |= {name.replace("/layer_0/", f"/layer_{i}/"): tuple(leaf.shape) for i in range(layers)}
     return shapes

@@ -30,6 +30,7 @@ from vtjax.nn.llama import RULES, LanguageModel, LlamaConfig
 from vtjax.nn.lora import kernel_dims
 from vtjax.nn.quantize import SCALE, TARGETS, quantize, quantize_kernel
 from vtjax.parallel.partition import Rules, partition
+from vtjax.trees import flatten, unflatten
 
 # Published tensors that are not parameters: tables of old exports.
 NOT_PARAMETERS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
@@ -160,8 +161,8 @@ def from_weights(
       VtjaxError: a tensor is missing, mis-shaped, or unused and not one of `NOT_PARAMETERS`; or as `partition`.
     """
     shapes = LanguageModel(config, param_dtype=dtype).shapes()
-    leaves = report.flatten(jax.eval_shape(functools.partial(quantize, targets=int8), shapes) if int8 else shapes)
-    whole = report.flatten(shapes)
+    leaves = flatten(jax.eval_shape(functools.partial(quantize, targets=int8), shapes) if int8 else shapes)
+    whole = flatten(shapes)
     targets = dict(key_map(config))
     expected = {n: jax.ShapeDtypeStruct(published_shape(t, whole[t.path].shape), dtype) for n, t in targets.items()}
     found = {name: jax.ShapeDtypeStruct(weights.shape(name), dtype) for name in weights}
@@ -173,7 +174,7 @@ def from_weights(
     for name in weights:
         if name in targets:
             _put(params, shardings, targets[name], weights, name, expected[name].shape, whole)
-    return report.unflatten(params), result
+    return unflatten(params), result
 
 
 def from_hf(config: LlamaConfig, tensors: Mapping[str, np.ndarray], **more: Any) -> tuple[dict, report.MatchReport]:
@@ -211,7 +212,7 @@ def to_hf(config: LlamaConfig, params: Mapping[str, Any]) -> Mapping[str, np.nda
     Raises:
       VtjaxError: parameters that do not fit `config`, or that are int8.
     """
-    flat = report.flatten(params)
+    flat = flatten(params)
     if any(path.endswith(SCALE) for path in flat):
         raise VtjaxError("int8 parameters cannot be exported; dequantize them first (vtjax.nn.quantize.dequantize)")
     report.match(LanguageModel(config).shapes(), flat).raise_if_incomplete(source="parameters")
@@ -228,7 +229,7 @@ def save_llama(
     folder = pathlib.Path(folder)
     tensors = to_hf(config, params)
     write_safetensors(folder / "model.safetensors", tensors, max_shard_bytes=max_shard_bytes)
-    dtype = str(report.flatten(params)["norm/scale"].dtype)
+    dtype = str(flatten(params)["norm/scale"].dtype)
     write_atomically(folder / "config.json", json.dumps(config_to_hf(config, dtype), indent=2))
 
 
@@ -253,7 +254,7 @@ class _Published(Mapping[str, np.ndarray]):
 def _shardings(leaves: Mapping[str, Any], mesh: jax.sharding.Mesh | None, rules: Rules) -> dict[str, Any]:
     if mesh is None:
         return dict.fromkeys(leaves, SingleDeviceSharding(jax.local_devices()[0]))
-    return report.flatten(partition(report.unflatten(leaves), rules, mesh).shardings)
+    return flatten(partition(unflatten(leaves), rules, mesh).shardings)
 
 
 def _published_sharding(target: Target, sharding: Any, shape: tuple[int, ...]) -> Any:

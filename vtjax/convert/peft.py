@@ -21,6 +21,7 @@ from vtjax.convert.safetensors_io import write_safetensors
 from vtjax.errors import VtjaxError, nearest
 from vtjax.files import write_atomically
 from vtjax.nn.lora import LoraConfig, kernel_dims
+from vtjax.trees import flatten, unflatten
 
 CONFIG_FILE = "adapter_config.json"
 TENSOR_FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -117,7 +118,7 @@ def save_peft(
     """
     tensors = {}
     targets = set()
-    for path, value in report.flatten(tree).items():
+    for path, value in flatten(tree).items():
         module, side = path.removeprefix("layers/").rsplit("/", 1)
         if module not in modules:
             raise VtjaxError(f"{path}: no published name for this module; {nearest(module, modules)}")
@@ -197,7 +198,7 @@ def _tree(
     factors: Mapping[str, Mapping[int, np.ndarray]], base: Mapping[str, Any], rank: int, where: str
 ) -> dict[str, Any]:
     """Factors stacked over layers, turned and with heads apart, after comparing every one with the base."""
-    flat = report.flatten(base)
+    flat = flatten(base)
     expected: dict[str, Any] = {}
     found: dict[str, Any] = {}
     places: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {}
@@ -218,4 +219,4 @@ def _tree(
         for side, shape in (("a", (*inputs, rank)), ("b", (rank, *outputs))):
             layers = [np.asarray(factors[f"{module}/{side}"][i], np.float32).T.reshape(shape) for i in range(stack[0])]
             tree[f"{module}/{side}"] = np.stack(layers)
-    return report.unflatten(tree)
+    return unflatten(tree)

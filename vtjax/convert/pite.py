@@ -21,6 +21,7 @@ from vtjax.convert.files import open_weights
 from vtjax.convert.safetensors_io import write_safetensors
 from vtjax.errors import VtjaxError
 from vtjax.nn.lora import LoraConfig
+from vtjax.trees import flatten, unflatten
 
 HEADS = ("vision_adapter", "localization_projector", "trajectory_projector")
 _ALIASES = {"mm_projector": "vision_adapter"}
@@ -81,7 +82,7 @@ def load_stage(folder: pathlib.Path, base: Mapping[str, Any] | None) -> Stage:
         adapter = peft.load_peft(folder, base)
         params["lora"] = adapter.tree
         config |= {"lora": to_dict(adapter.config), "base": adapter.settings.get("base_model_name_or_path")}
-        matched += [f"{path}[{i}]" for path, x in report.flatten(adapter.tree).items() for i in range(len(x))]
+        matched += [f"{path}[{i}]" for path, x in flatten(adapter.tree).items() for i in range(len(x))]
         found = {name: (*adapter.places[name], value) for name, value in adapter.extras.items()}
     for file, name, value in _beside(folder, bool(found) or "lora" in params):
         _add(found, file, name, value, folder)
@@ -107,14 +108,14 @@ def load_stage(folder: pathlib.Path, base: Mapping[str, Any] | None) -> Stage:
     dropped += [(name, "an adapter of a head, merged into it") for name, _ in factors.values()]
     if not heads and "lora" not in params:
         raise VtjaxError(f"{folder}: neither an adapter nor one of {', '.join(HEADS)}")
-    params |= report.unflatten({path: x.T if path.endswith("kernel") else x for path, x in heads.items()})
+    params |= unflatten({path: x.T if path.endswith("kernel") else x for path, x in heads.items()})
     return Stage(params, config, tuple(matched), tuple(rest), tuple(dropped), merged)
 
 
 def save_stage(folder: pathlib.Path, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
     """The folder that `load_stage` read, in safetensors."""
     files: dict[str, dict[str, np.ndarray]] = {}
-    for path, value in report.flatten({n: x for n, x in params.items() if n != "lora"}).items():
+    for path, value in flatten({n: x for n, x in params.items() if n != "lora"}).items():
         file, name = config["places"].get(path) or ["non_lora_trainables", _default_name(path)]
         files.setdefault(file, {})[name] = np.asarray(value).T if path.endswith("kernel") else np.asarray(value)
     if "lora" in params:
@@ -152,7 +153,7 @@ def _add(
 
 def _check(heads: Mapping[str, np.ndarray], base: Mapping[str, Any] | None, where: str) -> None:
     """Whole heads, each of the language model's width on its side; points come in pairs of coordinates."""
-    width = report.flatten(base)["norm/scale"].shape[0] if base is not None else None
+    width = flatten(base)["norm/scale"].shape[0] if base is not None else None
     expected = {}
     for head in dict.fromkeys(path.split("/")[0] for path in heads):
         kernel = heads.get(f"{head}/kernel")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vtjax.errors import VtjaxError, nearest
+from vtjax.trees import flatten
 
 SHOWN = 20  # names listed of each kind before the rest is only counted
 
@@ -73,29 +74,6 @@ def match(tree_shapes: Any, mapped: Mapping[str, Any]) -> MatchReport:
         missing=tuple(name for name in expected if name not in found),
         mis_shaped=tuple((name, expected[name], found[name]) for name in both if expected[name] != found[name]),
     )
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested dicts by "a/b/c" name."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}/")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested dicts that `flatten` came from."""
-    tree: dict[str, Any] = {}
-    for name, value in flat.items():
-        *folders, leaf = name.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[leaf] = value
-    return tree
 
 
 def _without(names: Sequence[str], patterns: Sequence[str]) -> tuple[str, ...]:

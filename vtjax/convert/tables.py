@@ -15,6 +15,7 @@ import numpy as np
 from vtjax.convert import report
 from vtjax.convert.options import Options
 from vtjax.convert.source import Source, Tensors
+from vtjax.trees import flatten, unflatten
 
 # Published name of each module of a pre-norm layer -> ours; several of ours are stacked in one published tensor.
 HF_LAYER = {
@@ -125,7 +126,7 @@ class _Shape:
 
 def shapes_of(tree: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Shapes by "a/b/c" name, of nested dicts of arrays or of anything with a shape."""
-    return {name: tuple(leaf.shape) for name, leaf in report.flatten(tree).items()}
+    return {name: tuple(leaf.shape) for name, leaf in flatten(tree).items()}
 
 
 def read(
@@ -150,7 +151,7 @@ def read(
     for entry in table:
         value = np.asarray(tensors[entry.theirs]).astype(dtype, copy=False)
         params |= zip(entry.ours, entry.parameters(value, [shapes[n] for n in entry.ours]), strict=True)
-    return report.unflatten(params), result
+    return unflatten(params), result
 
 
 def write(
@@ -161,7 +162,7 @@ def write(
     Raises:
       VtjaxError: parameters of other names or shapes.
     """
-    flat = report.flatten(params)
+    flat = flatten(params)
     wanted = {name: _Shape(shape) for name, shape in shapes.items()}
     report.match(wanted, flat).raise_if_incomplete(source="parameters")
     return {e.theirs: e.publish([np.asarray(flat[n]) for n in e.ours]) for e in table}

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from vtjax.convert.report import flatten, match, unflatten
+from vtjax.convert.report import match
 from vtjax.errors import VtjaxError
+from vtjax.trees import flatten, unflatten
 
 TOWERS = ("motion_encoder", "text_encoder", "motion_decoder")
 LANGUAGE_MODEL_PREFIX = "text_model.text_model."

@@ -27,9 +27,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vtjax.convert.report import flatten, unflatten
 from vtjax.errors import VtjaxError
 from vtjax.nn.dropout import keep_mask
+from vtjax.trees import flatten, unflatten
 
 Tree = Mapping[str, Any]
 

@@ -15,9 +15,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vtjax.convert.report import flatten, unflatten
 from vtjax.errors import VtjaxError
 from vtjax.nn.lora import kernel_dims
+from vtjax.trees import flatten, unflatten
 
 TARGETS = r"layers/.*/kernel"  # all of a decoder's layers; embedding and output head stay as they are
 SCALE = "kernel_scale"

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vtjax.convert import report
 from vtjax.convert.bert import load_bert
 from vtjax.convert.hub import local_folder
 from vtjax.errors import VtjaxError
 from vtjax.nn.bert import BertEncoder
 from vtjax.text.state_store import StateStore
 from vtjax.text.tokenizer import HFTokenizer, check_texts
+from vtjax.trees import flatten
 
 BATCH = 32
 SHORTEST = 16
@@ -56,7 +56,7 @@ class FrozenTextEncoder:
     def fingerprint(self) -> str:
         """Digest of the weights, settings, tokenizer and dtype: equal means equal states."""
         digest = hashlib.sha256(f"{self.config} {self.dtype} {self.tokenizer.fingerprint()}".encode())
-        for name, leaf in sorted(report.flatten(self.params).items()):
+        for name, leaf in sorted(flatten(self.params).items()):
             digest.update(f"{name} {leaf.shape} {leaf.dtype}".encode())
             digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
         return digest.hexdigest()

@@ -12,11 +12,12 @@ from vtjax.convert import llama, peft
 from vtjax.convert.files import read_json
 from vtjax.convert.hub import local_folder
 from vtjax.convert.options import Loaded, Options
-from vtjax.convert.report import MatchReport, flatten, unflatten
+from vtjax.convert.report import MatchReport
 from vtjax.convert.source import Source
 from vtjax.errors import VtjaxError
 from vtjax.nn.llama import LanguageModel
 from vtjax.nn.lora import LoraConfig
+from vtjax.trees import flatten, unflatten
 
 
 def detect(source: Source) -> bool:

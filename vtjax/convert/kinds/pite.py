@@ -12,9 +12,10 @@ from vtjax.convert import peft, pite
 from vtjax.convert.files import read_json
 from vtjax.convert.kinds.peft import base_shapes
 from vtjax.convert.options import Loaded, Options
-from vtjax.convert.report import MatchReport, flatten, unflatten
+from vtjax.convert.report import MatchReport
 from vtjax.convert.source import Source
 from vtjax.errors import VtjaxError
+from vtjax.trees import flatten, unflatten
 
 
 def detect(source: Source) -> bool:

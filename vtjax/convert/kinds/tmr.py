@@ -12,11 +12,12 @@ import numpy as np
 from vtjax.config import to_dict
 from vtjax.convert import streaming, tmr, torch_reader
 from vtjax.convert.options import Loaded, Options
-from vtjax.convert.report import MatchReport, flatten, unflatten
+from vtjax.convert.report import MatchReport
 from vtjax.convert.safetensors_io import write_safetensors
 from vtjax.convert.source import Source, Tensors
 from vtjax.errors import VtjaxError
 from vtjax.methods.car.config import CarConfig, CarModelConfig, CarTextConfig
+from vtjax.trees import flatten, unflatten
 
 LANGUAGE_MODEL = tmr.LANGUAGE_MODEL_PREFIX
 
