@@ -40,7 +40,7 @@ setup(
         "transformers>=5,<6",
     ],
     extras_require={
-        "test": ["pytest>=8"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6"],
         "tensorboard": ["tensorboardX>=2.6"],
         "tpu": ["jax[tpu]"],
         # The compiler for TPUs that are not here (vtjax.plan); its memory figures are those of this version.

@@ -320,7 +320,7 @@ def _groups(attributes: str, devices: int) -> np.ndarray:
         return np.array([row for row in rows if len(row) == width], int)
     unread = re.search(r"replica_groups=(?!\{\}).{0,80}", attributes)
     if unread:
-        raise VtjaxError(f"the compiled program's {unread[0]!r} cannot be read; vtjax.plan is tested with libtpu 0.0.42")
+        raise VtjaxError(f"a compiled program's {unread[0]!r} cannot be read; vtjax.plan is tested with libtpu 0.0.42")
     return np.arange(devices)[None]
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from vtjax.config import Stage, check_choices
+from vtjax.config import Stage, check_choices, check_positive
 from vtjax.errors import VtjaxError
 from vtjax.methods.clip.config import ClipConfig
 
@@ -238,8 +238,8 @@ def check(config: OvoadConfig) -> None:
     """
     where = "config.method"
     check_choices(config, _CHOICES)
+    check_positive(config, _POSITIVE)
     for table, good, rule in (
-        (_POSITIVE, lambda v: v > 0, "must be positive"),
         (_NOT_NEGATIVE, lambda v: v >= 0, "must not be negative"),
         (_SHARES, lambda v: 0 <= v < 1, "lies in [0, 1)"),
     ):
