@@ -138,6 +138,7 @@ def test_sends_between_slices_are_collectives_too():
         ("mesh['x'=2,'y'=2], device_ids=(3,1,0,2) {'x'}", [[3, 0], [1, 2]]),
         ("mesh['x'=2,'y'=2], device_ids=(3,1,0,2) {'y'}", [[3, 1], [0, 2]]),
         ("mesh['a'=3,'b'=1,'c'=2], device_ids=([2,3]T(1,0)) {'a','b'}", [[0, 1, 2], [3, 4, 5]]),
+        ("mesh['a'=2,'b'=3], device_ids=([2,3]) {'b'}", [[0, 1, 2], [3, 4, 5]]),
         ("@mesh<x=2,y=2> {x}", [[0, 2], [1, 3]]),
     ],
 )
