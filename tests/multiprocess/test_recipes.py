@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 # Rounding would decide which of two equal groups a frame is in, and the ends of a mask that is nearly flat.
-OVOAD = [f"--config.method.{field}" for field in ("model.hard=False", "model.gumbel=False", "loss.mask_squash=sigmoid")]
+OVOAD = [
+    "--config.train.log_every=1", "--config.method.model.hard=False", "--config.method.model.gumbel=False",
+    "--config.method.loss.mask_squash=sigmoid",
+]  # fmt: skip
 
 
 def losses(work: pathlib.Path, stage: str) -> list[float]:
@@ -24,8 +27,8 @@ def figures(work: pathlib.Path) -> dict[str, float]:
 @pytest.mark.slow
 def test_two_processes_train_and_evaluate_ovoad_as_one_does(tmp_path):
     for name, start in (("one", ["-m", "vtjax.train"]), ("two", ["-m", "launch.local", "--", "vtjax.train"])):
-        arguments = ["--config=configs/ovoad.py:smoke", "--config.train.log_every=1", f"--work_directory={tmp_path / name}"]
-        done = commands.run(*start, *arguments, *OVOAD, timeout=900)
+        arguments = ["--config=configs/ovoad.py:smoke", f"--work_directory={tmp_path / name}", *OVOAD]
+        done = commands.run(*start, *arguments, timeout=900)
         assert done.returncode == 0, done.stderr
     for stage, steps in (("pretrain", 2), ("train", 12)):
         one, two = (losses(tmp_path / name, stage) for name in ("one", "two"))
