@@ -220,6 +220,7 @@ ABLATIONS = (
     Row("no current-frame loss", {**GIVEN, "method.loss.current": 0.0, "method.fusion.current": 0.0}),
     Row("no mask loss", {**GIVEN, "method.loss.mask": 0.0}),
     Row("single caption", {**GIVEN, "method.loss.extra": 0}),
+    Row("text tower frozen, its adapters learn", {**GIVEN, "method.text.freeze": True}),
 )
 STUDIES = {
     "headline": Study(HEADLINE, COLUMNS, about="Three seeds, against the encoder's zero-shot scores."),

@@ -207,8 +207,10 @@ def quiet_libraries() -> None:
 
     class Ours(python_logging.Filter):
         def filter(self, record: python_logging.LogRecord) -> bool:
-            if record.exc_info and "orbax" in record.pathname:
-                return False  # what fails in its threads reaches us as an exception
+            # What fails in its threads and tasks reaches us as an exception.
+            asynchronous = record.name == "asyncio" and "orbax" in record.getMessage()
+            if record.exc_info and (asynchronous or "orbax" in record.pathname):
+                return False
             return record.levelno >= python_logging.WARNING or not noisy.search(record.pathname)
 
     logging.get_absl_handler().addFilter(Ours())

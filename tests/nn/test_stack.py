@@ -37,8 +37,11 @@ def test_scan_and_remat_change_nothing(name):
     expected = gradient(params)
     scanned = unstack_layers(gradient(stack_layers(params), scan=True, remat="full"))
     looped = gradient(params, remat="dots")
+    def close(a, b):  # sums of terms as large as the largest entry: up to 42 in the embeddings
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6 * max(1.0, float(jnp.abs(b).max())))
+
     for found in (scanned, looped):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), found, expected)
+        jax.tree.map(close, found, expected)
 
 
 def test_a_scan_initialises_the_parameters_of_all_layers():
