@@ -51,8 +51,8 @@ def check(step, began):
     assert plan.memory.total == stats.argument_size_in_bytes + stats.temp_size_in_bytes + kept
     state = plan.memory.parameters + plan.memory.frozen + plan.memory.optimizer
     batch = plan.memory.batch
-    # Tiles are padded; those of pixels, a third of a row of 128 lanes, the most.
-    assert 0.98 * (state + batch) <= stats.argument_size_in_bytes <= 1.02 * state + 1.5 * batch
+    # Tiles are padded: of a state split 128 ways by 5 %, of pixels by a third, as rows of 224 fill two of 128 lanes.
+    assert 0.98 * (state + batch) <= stats.argument_size_in_bytes <= 1.1 * state + 1.5 * batch
     assert plan.fits and plan.memory.total < plan.available
     assert not whole_on_every_chip(step)
     assert plan.collectives and plan.times.step > 0 and 0 < plan.mfu < 1
