@@ -3,9 +3,9 @@
     python -m vtjax.train --config=configs/ovoad.py                 the demo, on streams of the embedded workshop world
     python -m vtjax.train --config=configs/ovoad.py:smoke           a few steps, to see that everything runs
 
-The demo takes 5 min 9 s on two idle cores, its encoder's pretraining included. To be expected, one seed, mAP by `lstr` of 15
-verbs (chance 2.8): 5.5, against 3.3 of single frames and 3.4 of the mean of 8. With a better encoder, as in the studies,
-10.5 against 3.4 and 3.3 (three seeds).
+The demo takes 5 min 9 s on two idle cores, its encoder's pretraining included. To be expected, one seed, mAP by `lstr`
+of 15 verbs (chance 2.8): 5.5, against 3.3 of single frames and 3.4 of the mean of 8. With a better encoder, as in the
+studies, 10.5 against 3.4 and 3.3 (three seeds).
 
 Variants: smoke; demo (default); paper and code (published sizes and settings, the paper's model and the released one;
 data.source is a folder of `vtjax.prepare --kind=video --fps=4 --features=...`, encoder.weights a published CLIP);

@@ -62,7 +62,7 @@ def prepare_work(experiment: Experiment, work: pathlib.Path, allow_change: bool)
 
 
 def _recorded(path: pathlib.Path) -> dict[str, Any]:
-    """The configuration of a work directory; fields that its version of vtjax did not have yet are at their defaults."""
+    """The configuration of a work directory; what its version of vtjax did not have yet is at its default."""
     try:
         return configuration.to_dict(configuration.load_experiment(path))
     except VtjaxError:  # one that this version no longer has
