@@ -1,6 +1,7 @@
-"""Loading and saving a model that was published in two layouts: the authors' own, and Hugging Face's with a config.json.
+"""Loading and saving a model published in two layouts: the authors' own, and Hugging Face's with a config.json.
 
-`model` is the module of its key maps: published_names, config_from_hf, config_from_tensors, config_to_hf, entries, init.
+`model` is the module of its key maps: published_names, config_from_hf, config_from_tensors, config_to_hf, entries,
+init.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ def load(model: types.ModuleType, source: Source, options: Options) -> Loaded:
     return Loaded(params, {"model": to_dict(config), "layout": layout, "prefix": prefix}, found, dtype)
 
 
-def save(model: types.ModuleType, kind: type, folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+def save(
+    model: types.ModuleType, kind: type, folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]
+) -> None:
     """model.safetensors in the layout that it came in, with a config.json where that is Hugging Face's. kind: class of
     the model's sizes."""
     import jax
