@@ -6,7 +6,7 @@
 
 The demo takes 4 min 32 s on two idle cores. To be expected on clips of verb-object pairs never trained on, one seed:
 3.7 % top-1 among 92 classes (chance 1.1 %), 15 % among the 25 of such pairs (chance 4 %), order of frames 63 % (chance
-50 %). `long`, five times the steps on four times the clips, takes 18 min and reaches 18, 43 and 92 %.
+50 %). `long`, five times the steps on four times the clips, takes 19 min and reaches 18, 43 and 92 %.
 
 Studies, one table each: python -m vtjax.study --config=configs/clip.py --study=headline (or order, losses), with one
 --output for all three to train what they share once.

@@ -63,6 +63,11 @@ def in_batches(
     return jax.tree.map(lambda *parts: np.concatenate(parts), *out)
 
 
+def stacked(rows: Sequence[tuple]) -> tuple[np.ndarray, ...]:
+    """Rows of several fields to one array of each, for `in_batches`."""
+    return tuple(np.stack(field) for field in zip(*rows, strict=True))
+
+
 def _chunks(items: Iterable[Any], size: int) -> Iterable[tuple[int, Callable[[int], Any]]]:
     """(number of items, a function from the place of one to it) for each batch."""
     if isinstance(items, Sequence):

@@ -336,7 +336,8 @@ def _mesh_groups(axes: str, devices: str | None, grouped: str) -> np.ndarray:
     ids = np.arange(math.prod(sizes.values()))
     if devices and devices.startswith("["):
         dims, *order = [tuple(map(int, part.split(","))) for part in re.findall(r"[\d,]+", devices)]
-        ids = ids.reshape(dims).transpose(*order or [tuple(range(len(dims)))])
+        ids = ids.reshape(dims)
+        ids = ids.transpose(order[0]) if order else ids
     elif devices:
         ids = np.array(list(map(int, devices.split(","))))
     parts = [  # (axis, first stride, stride after the last)

@@ -14,7 +14,7 @@ from vtjax.data.image import ImageTransform
 from vtjax.data.video.container import VideoError
 from vtjax.data.video.source import ClipSource, VideoHandle
 from vtjax.errors import Problems, VtjaxError
-from vtjax.evals.batches import in_batches
+from vtjax.evals.batches import in_batches, stacked
 from vtjax.methods.clip import task
 from vtjax.methods.clip.classes import ClassSet
 from vtjax.methods.clip.config import ClipConfig
@@ -58,7 +58,7 @@ class Embedder:
           VtjaxError: none can be read.
         """
         clips = _Clips(self, source, bad)
-        videos, backwards, read = in_batches(self._checked, params, clips, _stack, VIDEOS)
+        videos, backwards, read = in_batches(self._checked, params, clips, stacked, VIDEOS)
         kept = np.flatnonzero(read)
         if not len(kept):
             raise VtjaxError(f"no video can be read\n{clips.failed.report()}")
@@ -68,13 +68,13 @@ class Embedder:
         self, params: dict, clips: Iterable[tuple[np.ndarray, np.ndarray]]
     ) -> tuple[np.ndarray, np.ndarray]:
         """The same of (frames, mask) pairs as `frames` gives them."""
-        return in_batches(self._videos, params, clips, _stack, VIDEOS)
+        return in_batches(self._videos, params, clips, stacked, VIDEOS)
 
     def texts(self, params: dict, texts: Sequence[str]) -> np.ndarray:
         """Texts -> float32 [N, D]."""
         distinct = list(dict.fromkeys(texts))
         ids, _ = self.tokenizer.encode(distinct, self.sizes.text.context_length)
-        rows = in_batches(self._texts, params, [(row,) for row in ids], _stack, TEXTS)
+        rows = in_batches(self._texts, params, [(row,) for row in ids], stacked, TEXTS)
         place = {text: i for i, text in enumerate(distinct)}
         return rows[[place[text] for text in texts]]
 
@@ -104,10 +104,6 @@ class _Clips(Sequence):
             self.failed.add(error.where, error.reason)
         count, size = self._embedder.config.model.frames, self._embedder.sizes.vision.image_size
         return np.zeros((count, size, size, 3), np.uint8), np.ones(count, bool), np.array(False)
-
-
-def _stack(rows: Sequence[tuple]) -> tuple[np.ndarray, ...]:
-    return tuple(np.stack(field) for field in zip(*rows, strict=True))
 
 
 def open_embedder(config: ClipConfig, assets: pathlib.Path) -> Embedder:

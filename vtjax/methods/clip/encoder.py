@@ -80,7 +80,7 @@ class Encoder:
         """
         if self.temporal is None or embeddings.shape[1] != self.clip_frames:
             raise VtjaxError(f"clips of {embeddings.shape[1]} frames; this encoder takes {self.clip_frames or 'none'}")
-        return self._all(lambda part: (self._clips(self.temporal, part),) * 2, embeddings, TEXTS).embeddings
+        return self._all(lambda part: [self._clips(self.temporal, part)], embeddings, TEXTS)[0]
 
     def frames(self, frames: np.ndarray) -> Features:
         """uint8 [N, H, W, 3], RGB, of any size: resized and cut as the model was trained with.
@@ -91,7 +91,8 @@ class Encoder:
         frames = np.asarray(frames)
         if frames.ndim != 4:
             raise VtjaxError(f"frames {frames.dtype} {frames.shape}; expected uint8 [N, height, width, 3]")
-        return self._all(lambda part: self._vision(self.params["vision"], self.image.pixels(part)), frames, FRAMES)
+        encode = lambda part: self._vision(self.params["vision"], self.image.pixels(part))  # noqa: E731
+        return Features(*self._all(encode, frames, FRAMES))
 
     def texts(self, texts: Sequence[str]) -> Features:
         """N sentences.
@@ -102,7 +103,7 @@ class Encoder:
         if self.tokenizer is None:
             raise VtjaxError(f"{self.why_none}; give open_encoder vocabulary=..., a CLIP folder or file with one")
         ids, _ = self.tokenizer.encode(texts, self.sizes.text.context_length)
-        return self._all(lambda part: self._text(self.params["text"], part), ids, TEXTS)
+        return Features(*self._all(lambda part: self._text(self.params["text"], part), ids, TEXTS))
 
     def classes(self, prompts: Sequence[Sequence[str]]) -> np.ndarray:
         """Prompts of each of C classes -> float32 [C, D], unit: the mean of their embeddings (CLIP, section 3.1.4)."""
@@ -144,7 +145,7 @@ class Encoder:
 
         return jax.jit(run)
 
-    def _all(self, run: Any, rows: np.ndarray, size: int) -> Features:
+    def _all(self, run: Any, rows: np.ndarray, size: int) -> list[np.ndarray]:
         """In batches of one static shape, the last filled up with its last row."""
         if not len(rows):
             raise VtjaxError("nothing to encode: no frame, or no text")
@@ -153,7 +154,7 @@ class Encoder:
             part = rows[first : first + size]
             filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
             found.append([np.asarray(x)[: len(part)] for x in run(filled)])
-        return Features(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
 def open_encoder(

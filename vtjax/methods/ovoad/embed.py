@@ -13,7 +13,7 @@ import numpy as np
 
 from vtjax.config import Experiment
 from vtjax.errors import VtjaxError
-from vtjax.evals.batches import in_batches
+from vtjax.evals.batches import in_batches, stacked
 from vtjax.losses.contrastive import unit
 from vtjax.methods.ovoad import scores, task
 from vtjax.methods.ovoad.classes import ClassSet
@@ -57,10 +57,6 @@ class _Windows(Sequence):
         number = int(np.searchsorted(self._ends, index, side="right"))
         video = self._videos[number]
         return window_at(video, index - int(self._ends[number]) + len(video), self._window)
-
-
-def _stack(rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, ...]:
-    return tuple(map(np.stack, zip(*rows, strict=True)))
 
 
 class Scorer:
@@ -149,7 +145,7 @@ class Scorer:
     def over_windows(self, function: Callable, params: dict, bank: Bank, videos: Sequence[np.ndarray]) -> Any:
         """function((params, bank), (features [B, T, D], valid [B, T])), jitted, of every frame of videos [L, D]: a tree
         of numpy arrays with all frames of all videos in order, shared out among processes (evals/batches.py)."""
-        return in_batches(function, (params, bank), _Windows(videos, self.window), _stack, WINDOWS)
+        return in_batches(function, (params, bank), _Windows(videos, self.window), stacked, WINDOWS)
 
 
 def open_scorer(experiment: Experiment, work: pathlib.Path, dtype: Any = None) -> Scorer:
