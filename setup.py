@@ -56,7 +56,7 @@ setup(
             "vtjax-evaluate=vtjax.evaluate:main",
             "vtjax-predict=vtjax.predict:main",
             "vtjax-prepare=vtjax.prepare:main",
-            "vtjax-convert=vtjax.convert.__main__:main",
+            "vtjax-convert=vtjax.convert:main",
             "vtjax-plan=vtjax.plan:main",
         ]
     },

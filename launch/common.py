@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from vtjax import mains
+from vtjax import command_line
 from vtjax.errors import VtjaxError, nearest
 
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be done, as a shell script, and do nothing.")
@@ -86,7 +86,7 @@ def start(main: Callable[[str, list[str], Runner], int | None], actions: Sequenc
             raise VtjaxError(f"{asked} (one of {', '.join(actions)})")
         return main(action, program, Runner(DRY_RUN.value))
 
-    mains.run(joined if not helping else lambda _: 0, own)
+    command_line.run(joined if not helping else lambda _: 0, own)
 
 
 def module_command(program: Sequence[str], python: str) -> list[str]:

@@ -13,7 +13,7 @@ from absl import flags
 
 from launch import common
 from vtjax.files import as_path
-from vtjax.parallel.heartbeat import FOLDER, RUNNING, Observer
+from vtjax.hosts.heartbeat import FOLDER, RUNNING, Observer
 
 flags.adopt_module_key_flags(common)
 WORK = flags.DEFINE_string("work_directory", "", "Work directory of the run.")

@@ -35,7 +35,7 @@ def roots(path):
 def test_there_is_something_to_check():
     assert len(SOURCES) > 80 and "vtjax/training/loop.py" in NAMES
     assert "flax" in roots(PACKAGE / "nn" / "transformer.py"), "the reader of imports works"
-    assert "grain" in roots(PACKAGE / "data" / "pipeline.py")
+    assert "grain" in roots(PACKAGE / "training" / "pipeline.py")
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=NAMES)
@@ -89,7 +89,7 @@ sys.meta_path.insert(0, Blocker())
 import importlib, pkgutil
 import vtjax.losses, vtjax.nn
 names = [m.name for p in (vtjax.losses, vtjax.nn) for m in pkgutil.iter_modules(p.__path__, p.__name__ + ".")]
-names += ["vtjax.training.step", "vtjax.training.task", "vtjax.parallel.partition", "vtjax.methods.car.task", *{more!r}]
+names += ["vtjax.training.step", "vtjax.training.task", "vtjax.sharding.partition", "vtjax.methods.car.task", *{more!r}]
 for name in names:
     importlib.import_module(name)
 print(len(names))
@@ -105,7 +105,7 @@ def test_models_losses_and_the_step_need_no_data_library():
 
 def test_the_package_alone_and_its_configuration_import_no_jax():
     """So that --help and a wrong flag are answered at once."""
-    code = "import sys, vtjax, vtjax.config, vtjax.mains, vtjax.methods; print('jax' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys, vtjax, vtjax.config, vtjax.command_line, vtjax.methods; print('jax' in sys.modules or 'numpy' in sys.modules)"
     assert commands.run("-c", code).stdout.strip() == "False"
 
 

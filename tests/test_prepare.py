@@ -11,7 +11,7 @@ import types
 import numpy as np
 import pytest
 
-from vtjax import mains
+from vtjax import command_line
 from vtjax.data.motion.prepare import Options, detect_format, prepare
 from vtjax.data.motion.skeleton import REST_DIRECTIONS, TARGET_BONE_LENGTHS, joints_from
 from vtjax.data.motion.store import MotionStore
@@ -261,7 +261,7 @@ def test_users_errors_exit_with_2(error, words, capsys):
         raise error
 
     with pytest.raises(SystemExit) as stop:
-        mains.run(main, ["prog"])
+        command_line.run(main, ["prog"])
     assert stop.value.code == 2 and words in capsys.readouterr().err
 
 
@@ -270,4 +270,4 @@ def test_other_errors_keep_their_traceback():
         raise KeyError("a bug")
 
     with pytest.raises(KeyError):
-        mains.run(main, ["prog"])
+        command_line.run(main, ["prog"])

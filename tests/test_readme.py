@@ -49,7 +49,7 @@ SMALL = {
 def place(tmp_path_factory):
     """A folder as a reader of the README has it: the repository's configs, recordings and videos with captions."""
     from vtjax.data.motion.features import features_to_joints
-    from vtjax.data.synthetic.motion_world import MotionWorld, MotionWorldSettings
+    from vtjax.worlds.motion_world import MotionWorld, MotionWorldSettings
 
     place = tmp_path_factory.mktemp("readme")
     (place / "configs").symlink_to(ROOT / "configs")

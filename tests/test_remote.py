@@ -12,7 +12,7 @@ from several import TOY, Several
 
 from vtjax import files, remote
 from vtjax.errors import VtjaxError
-from vtjax.parallel.partition import flatten
+from vtjax.sharding.partition import flatten
 from vtjax.training.checkpoint import load_params
 
 BUCKET = commands.ROOT / "tests" / "support" / "bucket.py"
@@ -23,7 +23,7 @@ import bucket
 bucket.start({folder!r})
 from vtjax.files import as_path
 from vtjax.training.checkpoint import complete_steps, load_params
-from vtjax.parallel.partition import flatten
+from vtjax.sharding.partition import flatten
 work = as_path("gs://bucket/run")
 params = {{k: v.tolist() for k, v in flatten(load_params(work / "checkpoints")).items()}}
 print(json.dumps([complete_steps(work / "checkpoints"), params]))

@@ -8,7 +8,7 @@ import pytest
 
 import vtjax
 from vtjax.errors import VtjaxError
-from vtjax.parallel.partition import flatten
+from vtjax.sharding.partition import flatten
 from vtjax.training import recipe
 
 

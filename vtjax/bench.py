@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from vtjax import mains
+from vtjax import command_line
 
-mains.define_config()
+command_line.define_config()
 flags.DEFINE_integer("steps", 20, "Steps to time, after two that are not.", lower_bound=1)
 flags.DEFINE_string("json", "", "File to write the figures to.")
 
@@ -38,7 +38,7 @@ def measure(experiment, steps: int) -> dict:
     import jax
 
     from vtjax import methods
-    from vtjax.parallel.mesh import global_batch, make_mesh
+    from vtjax.sharding.mesh import global_batch, make_mesh
     from vtjax.training.step import Trainer, memory_line
 
     task = methods.module(experiment.name, "pipeline").abstract(experiment)
@@ -69,7 +69,7 @@ def measure(experiment, steps: int) -> dict:
 
 
 def bench(_: Sequence[str]) -> int:
-    experiment, spec = mains.experiment()
+    experiment, spec = command_line.experiment()
     figures = {"config": spec, **measure(experiment, flags.FLAGS.steps)}
     for name, value in figures.items():
         print(f"{name}: {value}")
@@ -81,7 +81,7 @@ def bench(_: Sequence[str]) -> int:
 
 
 def main() -> None:
-    mains.run(bench)
+    command_line.run(bench)
 
 
 if __name__ == "__main__":

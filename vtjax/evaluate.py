@@ -10,36 +10,36 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from vtjax import mains
+from vtjax import command_line
 
 flags.DEFINE_string("work_directory", None, "Work directory of vtjax.train.", required=True)
 flags.DEFINE_string("which", "last", 'Checkpoint: "last", a step, or a metric of config.train.best.')
 flags.DEFINE_string("split", "", "Split of the run's data; default its test split.")
 flags.DEFINE_string("output", "", "JSON file; default results-<split>-<which>.json in the work directory.")
-mains.define_hosts()
+command_line.define_hosts()
 
 
 def evaluate(_: Sequence[str]) -> int:
     from vtjax import methods, remote
     from vtjax.evals.protocol import format_table, save_results
     from vtjax.files import as_path
-    from vtjax.parallel import hosts
-    from vtjax.parallel.mesh import evaluation_mesh
+    from vtjax.hosts import processes
     from vtjax.runs import Run
+    from vtjax.sharding.mesh import evaluation_mesh
 
-    mains.quiet_libraries()
+    command_line.quiet_libraries()
     options = flags.FLAGS
     work = as_path(options.work_directory)
-    mains.join(work if work.is_dir() else None, "evaluate")
+    command_line.join(work if work.is_dir() else None, "evaluate")
     run = Run(work, options.which)
-    if hosts.several():
-        hosts.same("configuration", {"split": options.split, "which": options.which})
+    if processes.several():
+        processes.same("configuration", {"split": options.split, "which": options.which})
         pipeline = methods.module(run.experiment.name, "pipeline")
         prepare = pipeline.stages(run.experiment, run.work)[pipeline.LAST_STAGE]
-        hosts.one_after_another("data", prepare)  # what is generated at first use is then there
+        processes.one_after_another("data", prepare)  # what is generated at first use is then there
     run = Run(work, options.which, mesh=evaluation_mesh(run.experiment.mesh))
     results = run.evaluate(split=options.split)
-    if not mains.is_main_host():
+    if not command_line.is_main_host():
         return 0
     name = f"results-{options.split or 'test'}-{options.which.replace('/', '_')}.json"
     path = as_path(options.output or run.work / name)
@@ -50,7 +50,7 @@ def evaluate(_: Sequence[str]) -> int:
 
 
 def main() -> None:
-    mains.run(evaluate)
+    command_line.run(evaluate)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from typing import Any
 
 from vtjax.errors import VtjaxError
 
-
 _SCHEMES = {"gs": "gcs", "s3": "s3", "az": "az"}  # of addresses, and what fsspec calls them
 
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from vtjax import mains
+from vtjax import command_line
 
-mains.define_config()
+command_line.define_config()
 flags.DEFINE_string("topology", "", "v4-N, v5e-N, v5p-N, v6e-N as sold; v5p:4x4x4; or cpu:N, without times.")
 flags.DEFINE_integer("slices", 0, "Slices, joined over the data axis; 0 is config.mesh.slices.", lower_bound=0)
 flags.DEFINE_bool("search", False, "Try other meshes, batches, settings that change memory and speed; rank them.")
@@ -25,7 +25,7 @@ flags.DEFINE_bool("json", False, "Print JSON in place of tables.")
 
 
 def plan(_: Sequence[str]) -> int:
-    experiment, spec = mains.experiment()
+    experiment, spec = command_line.experiment()
     os.environ["JAX_PLATFORMS"] = "cpu"  # a plan touches no accelerator that is here
     from vtjax.errors import VtjaxError
     from vtjax.planning import report, search, table, topology
@@ -73,7 +73,7 @@ def plan(_: Sequence[str]) -> int:
 
 
 def main() -> None:
-    mains.run(plan)
+    command_line.run(plan)
 
 
 if __name__ == "__main__":

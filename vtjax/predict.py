@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from vtjax import mains, methods
+from vtjax import command_line, methods
 from vtjax.config import read_fields
 from vtjax.errors import VtjaxError
 from vtjax.files import as_path
@@ -35,7 +35,7 @@ def _method() -> str:
 def predict(_: Sequence[str]) -> int:
     from vtjax.runs import Run
 
-    mains.quiet_libraries()
+    command_line.quiet_libraries()
     run = Run(flags.FLAGS.work_directory, flags.FLAGS.which)
     output = pathlib.Path(flags.FLAGS.output or run.work / "prediction")
     return methods.module(run.experiment.name, "predict").command(run, flags.FLAGS, output)
@@ -45,8 +45,8 @@ def main() -> None:
     try:
         methods.module(_method(), "predict").define_flags()
     except VtjaxError as error:
-        mains.stop(f"error: {error}")
-    mains.run(predict)
+        command_line.stop(f"error: {error}")
+    command_line.run(predict)
 
 
 if __name__ == "__main__":

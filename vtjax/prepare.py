@@ -13,7 +13,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from vtjax import mains
+from vtjax import command_line
 from vtjax.errors import VtjaxError, nearest
 
 KINDS = {"motion": "vtjax.data.motion.prepare", "video": "vtjax.data.video.prepare"}
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise VtjaxError(f"unexpected argument {rest[1]!r}: every option is a flag, --name=value; see --help")
         return module.run(flags.FLAGS)
 
-    mains.run(start, argv)
+    command_line.run(start, argv)
 
 
 if __name__ == "__main__":

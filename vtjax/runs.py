@@ -11,8 +11,8 @@ import jax
 from vtjax import config, methods, remote
 from vtjax.errors import VtjaxError
 from vtjax.files import as_path
-from vtjax.parallel import hosts
-from vtjax.parallel.partition import partition
+from vtjax.hosts import processes
+from vtjax.sharding.partition import partition
 from vtjax.training import recipe
 
 
@@ -30,7 +30,7 @@ class Run:
     ):
         if not as_path(work).is_dir():
             raise VtjaxError(f"{work}: no such work directory; `python -m vtjax.train` makes one")
-        self.work = remote.local(work, hosts.index_of())
+        self.work = remote.local(work, processes.index_of())
         remote.fetch(self.work)
         self.experiment = config.load_experiment(self.work / "config.json")
         self.which = which

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from vtjax import mains
+from vtjax import command_line
 from vtjax.errors import VtjaxError, nearest
 
 flags.DEFINE_string("config", None, "A file under configs/ with STUDIES, and :variant.", required=True)
@@ -31,7 +31,7 @@ def study_main(_: Sequence[str]) -> int:
     from vtjax.studies import format_markdown, run_row
 
     logging.set_verbosity(logging.INFO)
-    mains.quiet_libraries()
+    command_line.quiet_libraries()
     options = flags.FLAGS
     path = pathlib.Path(options.config)
     if not path.is_file():
@@ -57,7 +57,7 @@ def study_main(_: Sequence[str]) -> int:
 
 
 def main() -> None:
-    mains.run(study_main)
+    command_line.run(study_main)
 
 
 if __name__ == "__main__":

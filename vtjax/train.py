@@ -11,32 +11,32 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from vtjax import mains
+from vtjax import command_line
 
-mains.define_config()
+command_line.define_config()
 flags.DEFINE_string("work_directory", "", "Where the run lives; default runs/<config>-<variant>.")
 flags.DEFINE_bool("allow_config_change", False, "Go on in a work directory that was started with other settings.")
 flags.DEFINE_bool("allow_data_change", False, "Go on from a checkpoint that was trained on other data.")
 flags.DEFINE_bool("tensorboard", False, "Also write TensorBoard files (pip install 'vtjax[tensorboard]').")
 flags.DEFINE_bool("report", True, "Evaluate on the test split at the end and write report.html.")
-mains.define_hosts()
+command_line.define_hosts()
 
 
 def train(_: Sequence[str]) -> int:
-    experiment, spec = mains.experiment()
+    experiment, spec = command_line.experiment()
     from absl import logging
 
     from vtjax import methods, remote
     from vtjax.evals.protocol import format_table, save_results
     from vtjax.files import as_path
-    from vtjax.parallel.mesh import evaluation_mesh
     from vtjax.runs import Run
+    from vtjax.sharding.mesh import evaluation_mesh
     from vtjax.training.recipe import run_experiment
 
     logging.set_verbosity(logging.INFO)
-    mains.quiet_libraries()
-    work = as_path(flags.FLAGS.work_directory or mains.default_work(spec))
-    mains.join(work)
+    command_line.quiet_libraries()
+    work = as_path(flags.FLAGS.work_directory or command_line.default_work(spec))
+    command_line.join(work)
     outcome = run_experiment(
         experiment,
         work,
@@ -50,7 +50,7 @@ def train(_: Sequence[str]) -> int:
     if flags.FLAGS.report:
         run = Run(work, mesh=evaluation_mesh(experiment.mesh))
         results = run.evaluate()
-        if mains.is_main_host():
+        if command_line.is_main_host():
             save_results(run.work / "results.json", results)
             print(format_table(results))
             path = methods.module(experiment.name, "report").training_report(Run(work), results)
@@ -60,7 +60,7 @@ def train(_: Sequence[str]) -> int:
 
 
 def main() -> None:
-    mains.run(train)
+    command_line.run(train)
 
 
 if __name__ == "__main__":

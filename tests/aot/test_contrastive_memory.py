@@ -10,7 +10,7 @@ from jax.sharding import AxisType, Mesh
 
 from vtjax.losses.distributed_contrastive import clip_info_nce
 from vtjax.losses.sigmoid import sigmoid_contrastive
-from vtjax.parallel.mesh import AXES, batch_sharding, replicated
+from vtjax.sharding.mesh import AXES, batch_sharding, replicated
 
 pytest.importorskip("libtpu", reason="compiling for TPU topologies needs libtpu (pip install 'vtjax[tpu]')")
 pytestmark = pytest.mark.slow

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from vtjax.config import Mesh, load_config_file
-from vtjax.parallel.mesh import make_mesh
 from vtjax.planning import hlo, report, table, topology
+from vtjax.sharding.mesh import make_mesh
 
 LIMIT = 64 * 2**20  # bytes of one array that lies whole on every chip
 SMALL = ["--config.method.text.max_tokens=128", "--config.method.text.chunk=128", "--config.train.batch_size=16"]

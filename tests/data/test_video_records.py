@@ -7,8 +7,20 @@ import numpy as np
 import pytest
 
 from vtjax.data.video_records import (
-    Caption, FrameTargets, Instruction, Narration, Narrative, Question, Segment, Step, StepScript, Turn, Utterance,
-    VideoRecord, record_from_json, record_to_json,
+    Caption,
+    FrameTargets,
+    Instruction,
+    Narration,
+    Narrative,
+    Question,
+    Segment,
+    Step,
+    StepScript,
+    Turn,
+    Utterance,
+    VideoRecord,
+    record_from_json,
+    record_to_json,
 )  # fmt: skip
 from vtjax.errors import VtjaxError
 

@@ -7,7 +7,7 @@ import pytest
 
 from vtjax.config import Mesh
 from vtjax.evals import batches
-from vtjax.parallel.mesh import make_mesh, replicated
+from vtjax.sharding.mesh import make_mesh, replicated
 
 WEIGHTS = np.arange(6, dtype=np.float32).reshape(2, 3)
 

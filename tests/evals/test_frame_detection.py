@@ -4,14 +4,20 @@ import numpy as np
 import pytest
 
 from vtjax.data.readers import thumos14
-from vtjax.data.video_records import FrameTargets
 from vtjax.errors import VtjaxError
-from vtjax.evals import frame_splits
 from vtjax.evals.average_precision import average_precision
 from vtjax.evals.frame_detection import (
-    base_to_novel, detect, grouped_results, published_mean, restrict, stage_precision, thumos_post_processed,
+    base_to_novel,
+    detect,
+    grouped_results,
+    published_mean,
+    restrict,
+    stage_precision,
+    thumos_post_processed,
 )  # fmt: skip
 from vtjax.evals.frame_protocols import PROTOCOLS, FrameProtocol, pool, protocol
+from vtjax.evals.frame_targets import FrameTargets
+from vtjax.methods.ovoad import frame_splits
 
 POSITIVES = [
     584, 4522, 1230, 5312, 3669, 1417, 1138, 2750, 827, 1295,

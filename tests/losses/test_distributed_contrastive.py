@@ -13,7 +13,7 @@ from vtjax.errors import VtjaxError
 from vtjax.losses import pair_sweep
 from vtjax.losses.contrastive import info_nce
 from vtjax.losses.distributed_contrastive import clip_info_nce
-from vtjax.parallel.mesh import AXES, batch_sharding
+from vtjax.sharding.mesh import AXES, batch_sharding
 
 N, D, SCALE = 40, 8, 20.0
 TWO_AXES = (2, 4, 1)

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, Mesh
 
 from vtjax.errors import VtjaxError
 from vtjax.losses.sigmoid import BIAS_INIT, SCALE_INIT, sigmoid_contrastive
-from vtjax.parallel.mesh import AXES, batch_sharding
+from vtjax.sharding.mesh import AXES, batch_sharding
 
 N, D, SCALE, BIAS = 40, 8, 10.0, -8.0
 TWO_AXES = (2, 4, 1)

@@ -10,7 +10,7 @@ import commands
 import pytest
 from several import Several
 
-from vtjax.parallel.hosts import LOST
+from vtjax.hosts.processes import LOST
 
 HOST = socket.gethostname()
 LONG = ("--steps=100000", "--checkpoint_every=5", "--pause=0.05", "--batch_size=12")

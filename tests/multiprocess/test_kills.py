@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from several import TOY, Several, close, read_order
 
-from vtjax.parallel.hosts import LOST
+from vtjax.hosts.processes import LOST
 from vtjax.training.checkpoint import complete_steps, load_params
 
 EVERY = 3  # steps between checkpoints

@@ -10,8 +10,8 @@ import pytest
 from vtjax.errors import VtjaxError
 from vtjax.nn.actor import RULES, ActorDecoder, ActorEncoder
 from vtjax.nn.transformer import LayerConfig
-from vtjax.parallel.mesh import AXES
-from vtjax.parallel.partition import partition
+from vtjax.sharding.mesh import AXES
+from vtjax.sharding.partition import partition
 
 # Compiling is most of the time here; the results are the same to rounding.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

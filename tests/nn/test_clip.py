@@ -28,8 +28,8 @@ from vtjax.nn.clip import (
 )
 from vtjax.nn.stack import REMAT
 from vtjax.nn.vit import VisionConfig, VisionTower, interpolate_positions, stack_layers, unstack_layers
-from vtjax.parallel.mesh import make_mesh
-from vtjax.parallel.partition import partition
+from vtjax.sharding.mesh import make_mesh
+from vtjax.sharding.partition import partition
 
 VISION = VisionConfig(image_size=12, patch_size=4, width=8, layers=2, heads=2, mlp_width=12)
 TEXT = TextConfig(vocab_size=30, context_length=9, width=8, layers=2, heads=2, mlp_width=12)

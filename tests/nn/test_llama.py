@@ -13,8 +13,8 @@ from vtjax.config import Mesh
 from vtjax.errors import VtjaxError
 from vtjax.nn.llama import PRESETS, RULES, LanguageModel, LlamaConfig, positions_of, splice
 from vtjax.nn.lora import LoraConfig, init_lora
-from vtjax.parallel.mesh import batch_sharding, make_mesh
-from vtjax.parallel.partition import partition
+from vtjax.sharding.mesh import batch_sharding, make_mesh
+from vtjax.sharding.partition import partition
 from vtjax.trees import flatten
 
 CONFIG = LlamaConfig(

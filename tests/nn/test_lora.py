@@ -15,7 +15,7 @@ from vtjax.nn.attention import MultiHeadAttention
 from vtjax.nn.llama import PRESETS, LanguageModel
 from vtjax.nn.lora import LoraConfig, init_lora, merge
 from vtjax.nn.quantize import quantize
-from vtjax.parallel.partition import split
+from vtjax.sharding.partition import split
 from vtjax.trees import flatten
 
 X = np.random.default_rng(0).standard_normal((2, 3, 8)).astype(np.float32)

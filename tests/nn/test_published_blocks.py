@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from vtjax.convert import groupvit, tan, xclip
 from vtjax.nn import groupvit as groupvit_nn
 from vtjax.nn import point_heads, temporal_aligner
 from vtjax.nn import xclip as xclip_nn
-from vtjax.parallel.mesh import AXES
-from vtjax.parallel.partition import partition
+from vtjax.sharding.mesh import AXES
+from vtjax.sharding.partition import partition
+from vtjax.weights import groupvit, tan, xclip
 
 MESH = jax.sharding.Mesh(np.asarray(jax.devices()).reshape(2, 2, 2), AXES)
 BLOCKS = {

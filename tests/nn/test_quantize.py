@@ -9,8 +9,8 @@ from vtjax.config import Mesh
 from vtjax.errors import VtjaxError
 from vtjax.nn.llama import PRESETS, RULES, LanguageModel
 from vtjax.nn.quantize import Linear, dequantize, nbytes, quantize, quantize_kernel
-from vtjax.parallel.mesh import make_mesh
-from vtjax.parallel.partition import partition
+from vtjax.sharding.mesh import make_mesh
+from vtjax.sharding.partition import partition
 from vtjax.trees import flatten
 
 MODEL = LanguageModel(PRESETS["tiny"])

@@ -9,8 +9,8 @@ import pytest
 
 from vtjax.errors import VtjaxError
 from vtjax.nn.transformer import RULES, Decoder, Encoder, EncoderLayer, LayerConfig, LayerNorm, activation, quick_gelu
-from vtjax.parallel.mesh import AXES
-from vtjax.parallel.partition import flatten, partition
+from vtjax.sharding.mesh import AXES
+from vtjax.sharding.partition import flatten, partition
 
 # Compiling is most of the time here; the results are the same to rounding.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vtjax.convert.bert import load_bert, save_bert, to_hf
-from vtjax.convert.safetensors_io import SafetensorsReader
+from vtjax.encoders.frozen_text import FrozenTextEncoder
+from vtjax.encoders.sentence import SentenceEncoder
 from vtjax.nn.bert import BertConfig, BertEncoder, relative_position_buckets
-from vtjax.text.encoder import FrozenTextEncoder
-from vtjax.text.sentence import SentenceEncoder
+from vtjax.weights.bert import load_bert, save_bert, to_hf
+from vtjax.weights.safetensors_io import SafetensorsReader
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -8,22 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vtjax.convert.clip import (
-    expected_shapes,
-    from_published,
-    load_clip,
-    save_clip_hf,
-    save_clip_openai,
-    to_published,
-)
-from vtjax.convert.safetensors_io import SafetensorsReader
-from vtjax.convert.torchscript import read_torchscript
-from vtjax.data.image import ImageTransform
+from vtjax.encoders.image import ImageTransform
 from vtjax.errors import VtjaxError
 from vtjax.nn.clip import PRESETS, Clip, ClipConfig, TextConfig, clip_config, similarity_logits
 from vtjax.nn.vit import VisionConfig, interpolate_positions, stack_layers
 from vtjax.text.clip_tokenizer import END, START, ClipTokenizer, clean
 from vtjax.trees import unflatten
+from vtjax.weights.clip import expected_shapes, from_published, load_clip, save_clip_hf, save_clip_openai, to_published
+from vtjax.weights.safetensors_io import SafetensorsReader
+from vtjax.weights.torchscript import read_torchscript
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

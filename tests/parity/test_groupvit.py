@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from vtjax.config import from_dict
-from vtjax.convert.safetensors_io import SafetensorsReader
 from vtjax.nn.groupvit import GroupVit, GroupVitConfig
 from vtjax.training.checkpoint import load_params
+from vtjax.weights.safetensors_io import SafetensorsReader
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

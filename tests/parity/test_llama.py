@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vtjax.convert.llama import config_from_hf, config_to_hf, from_hf, load_llama, save_llama
-from vtjax.generate import Sampling, generate, truncate
+from vtjax.nn.generate import Sampling, generate, truncate
 from vtjax.nn.llama import LanguageModel, LlamaConfig, splice
+from vtjax.weights.llama import config_from_hf, config_to_hf, from_hf, load_llama, save_llama
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

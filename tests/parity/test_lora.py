@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from vtjax.convert.llama import from_hf
-from vtjax.convert.peft import load_peft, save_peft
 from vtjax.nn.llama import LanguageModel, LlamaConfig
 from vtjax.nn.lora import LoraConfig, init_lora, merge
+from vtjax.weights.llama import from_hf
+from vtjax.weights.peft import load_peft, save_peft
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -12,7 +12,7 @@ from vtjax.methods.ovoad import task
 from vtjax.methods.ovoad.config import OvoadConfig, OvoadModelConfig, OvoadTextConfig
 from vtjax.nn.clip import ClipConfig, TextConfig
 from vtjax.nn.vit import VisionConfig
-from vtjax.parallel.partition import flatten
+from vtjax.sharding.partition import flatten
 
 torch = pytest.importorskip("torch")
 nn = torch.nn

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from vtjax.convert import tables, tan
 from vtjax.nn.temporal_aligner import PRESETS, AlignerConfig, TemporalAligner, similarity
+from vtjax.weights import tables, tan
 
 torch = pytest.importorskip("torch")
 from torch_tan import Aligner  # noqa: E402

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from vtjax.convert import tmr
 from vtjax.methods.car.config import CarConfig
 from vtjax.methods.car.task import build
 from vtjax.nn.transformer import DecoderLayer, EncoderLayer, LayerConfig
+from vtjax.weights import tmr
 
 torch = pytest.importorskip("torch")
 

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from vtjax.convert.safetensors_io import SafetensorsReader
 from vtjax.nn.xclip import XClip
 from vtjax.training.checkpoint import load_params
+from vtjax.weights.safetensors_io import SafetensorsReader
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -68,7 +68,7 @@ def test_loops_branches_and_convolutions():
 def test_what_is_executed_counts_recomputation_and_all_devices():
     from vtjax.config import Mesh
     from vtjax.losses.distributed_contrastive import clip_info_nce
-    from vtjax.parallel.mesh import batch_sharding, make_mesh
+    from vtjax.sharding.mesh import batch_sharding, make_mesh
 
     mesh = make_mesh(Mesh(4, 2, 1))
     rows = jax.ShapeDtypeStruct((64, 16), jnp.float32, sharding=batch_sharding(mesh))

@@ -9,8 +9,8 @@ from jax.sharding import PartitionSpec as P
 
 from vtjax.config import Mesh
 from vtjax.errors import VtjaxError
-from vtjax.parallel.mesh import make_mesh
 from vtjax.planning import hlo
+from vtjax.sharding.mesh import make_mesh
 
 # In the form that libtpu prints: layouts with tiles and memory spaces, asynchronous collectives, a fusion that slices.
 TEXT = """HloModule jit_step, is_scheduled=true, num_partitions=8

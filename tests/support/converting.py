@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from vtjax.convert.__main__ import define_flags, main
+from vtjax.convert import define_flags, main
 from vtjax.trees import flatten, unflatten
 
 OURS = (
@@ -74,12 +74,12 @@ def downloads(folder):
     """Tiny checkpoints as the README names them: a CLIP, and the first two stages of a PiTe with its Vicuna."""
     import jax
 
-    from vtjax.convert import clip, llama, peft
-    from vtjax.convert.safetensors_io import write_safetensors
     from vtjax.nn.clip import PRESETS as CLIPS
     from vtjax.nn.llama import PRESETS as LLAMAS
     from vtjax.nn.llama import LanguageModel
     from vtjax.nn.lora import LoraConfig, init_lora
+    from vtjax.weights import clip, llama, peft
+    from vtjax.weights.safetensors_io import write_safetensors
 
     tiny, lora = CLIPS["tiny"], LoraConfig(rank=2, alpha=4.0)
     clip.save_clip_hf(folder / "clip-vit-base-patch32", tiny, random_like(clip.expected_shapes(tiny)))

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vtjax.data.image import ImageTransform
-from vtjax.methods.clip.encoder import Encoder
+from vtjax.encoders.clip import Encoder
+from vtjax.encoders.image import ImageTransform
 from vtjax.methods.ovoad import task
 from vtjax.methods.ovoad.config import OvoadConfig, window_of
 from vtjax.methods.ovoad.embed import Scorer

@@ -11,7 +11,7 @@ import commands
 import jax
 import numpy as np
 
-from vtjax.parallel.partition import flatten
+from vtjax.sharding.partition import flatten
 
 TOY = commands.ROOT / "tests" / "support" / "toy.py"
 

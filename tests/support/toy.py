@@ -117,16 +117,16 @@ def main():
         parser.add_argument(f"--{name}", default="")
     options = parser.parse_args()
 
-    from vtjax import mains
-    from vtjax.parallel import hosts, maintenance
-    from vtjax.parallel.mesh import make_mesh
+    from vtjax import command_line
+    from vtjax.hosts import maintenance, processes
+    from vtjax.sharding.mesh import make_mesh
     from vtjax.training import loop
     from vtjax.training.loop import run_task
 
     def join():
         jax.config.update("jax_num_cpu_devices", 1)
-        limits = hosts.Limits(options.startup, options.save, 60.0, options.heartbeat, options.lost)
-        hosts.join(
+        limits = processes.Limits(options.startup, options.save, 60.0, options.heartbeat, options.lost)
+        processes.join(
             "on", options.work / "heartbeats", limits=limits, coordinator=f"localhost:{options.port}",
             processes=options.processes, process=options.process,
         )  # fmt: skip
@@ -169,12 +169,12 @@ def main():
         ocp.StandardCheckpointHandler.restore = failing
 
     def train(_):
-        mains.quiet_libraries()
+        command_line.quiet_libraries()
         if options.processes:
             join()
         elif options.maintenance:  # one process on a machine of a cloud
             maintenance.EVERY = options.maintenance
-            hosts.join("off", options.work / "heartbeats", limits=hosts.Limits(heartbeat=options.heartbeat))
+            processes.join("off", options.work / "heartbeats", limits=processes.Limits(heartbeat=options.heartbeat))
         task = make_task(
             noise=0.1, evaluate=evaluate, steps=options.steps, checkpoint_every=options.checkpoint_every,
             eval_every=options.eval_every, batch_size=options.batch_size, keep=options.keep,
@@ -189,7 +189,7 @@ def main():
         outcome = run_task(task, mesh, options.work, seed=5, loader=Loader(threads=1))
         print(f"finished={outcome.finished} step={outcome.step}", flush=True)
 
-    mains.run(train, ["toy"])
+    command_line.run(train, ["toy"])
 
 
 def widened(width, record, rng):

@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from vtjax.data.synthetic import motion_actions, motion_captions
 from vtjax.errors import Problems, VtjaxError
 from vtjax.text.events import checked_events, split_events, token_overlap
+from vtjax.worlds import motion_actions, motion_captions
 
 CASES = {
     "A person bends over then kicks back his left leg.": ["A person bends over.", "A person kicks back his left leg."],

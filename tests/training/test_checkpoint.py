@@ -11,8 +11,8 @@ import toy
 
 from vtjax.config import Mesh
 from vtjax.errors import VtjaxError
-from vtjax.parallel.mesh import make_mesh
-from vtjax.parallel.partition import flatten
+from vtjax.sharding.mesh import make_mesh
+from vtjax.sharding.partition import flatten
 from vtjax.training.checkpoint import Checkpoints, compare, load_params
 from vtjax.training.initial import from_checkpoint
 from vtjax.training.step import Trainer, params_of

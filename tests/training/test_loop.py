@@ -10,12 +10,12 @@ import pytest
 import toy
 
 from vtjax.config import Loader, Mesh
-from vtjax.data.pipeline import train_batches
 from vtjax.errors import VtjaxError
-from vtjax.parallel.mesh import make_mesh
-from vtjax.parallel.partition import flatten
+from vtjax.sharding.mesh import make_mesh
+from vtjax.sharding.partition import flatten
 from vtjax.training import loop
 from vtjax.training.checkpoint import Checkpoints, load_params
+from vtjax.training.pipeline import train_batches
 
 TIMES = ("time", "examples_per_second", "data_wait")
 

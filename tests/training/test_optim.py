@@ -9,7 +9,7 @@ import pytest
 
 from vtjax.config import Optim
 from vtjax.errors import VtjaxError
-from vtjax.parallel.partition import flatten
+from vtjax.sharding.partition import flatten
 from vtjax.training.optim import make_optimizer, make_schedule
 
 PARAMS = {"a": {"kernel": np.array([1.0, -2.0], np.float32), "bias": np.float32(0.5)}, "b": {"kernel": np.float32(3.0)}}

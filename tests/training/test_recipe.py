@@ -13,7 +13,7 @@ import toy
 
 from vtjax.config import Experiment, Mesh, Optim, Stages, Train, load_config_file
 from vtjax.errors import VtjaxError
-from vtjax.parallel.partition import flatten
+from vtjax.sharding.partition import flatten
 from vtjax.training import recipe
 
 

@@ -9,10 +9,10 @@ import pytest
 import toy
 
 from vtjax.config import Mesh
-from vtjax.data.pipeline import train_batches
 from vtjax.errors import VtjaxError
-from vtjax.parallel.mesh import global_batch, make_mesh
-from vtjax.parallel.partition import flatten
+from vtjax.sharding.mesh import global_batch, make_mesh
+from vtjax.sharding.partition import flatten
+from vtjax.training.pipeline import train_batches
 from vtjax.training.step import Trainer, memory_line, params_of
 
 OPTIM = {"learning_rate": 0.1, "schedule": "linear", "final_ratio": 0.5, "warmup_steps": 2, "weight_decay": 0.3}

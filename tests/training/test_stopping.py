@@ -14,7 +14,7 @@ import commands
 import numpy as np
 import pytest
 
-from vtjax.parallel.partition import flatten
+from vtjax.sharding.partition import flatten
 from vtjax.training.checkpoint import load_params
 
 TOY = commands.ROOT / "tests" / "support" / "toy.py"

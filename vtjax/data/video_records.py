@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vtjax.errors import VtjaxError
+from vtjax.evals.frame_targets import FrameTargets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,25 +127,6 @@ class Question:
     question: str
     answer: str
     kind: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class FrameTargets:
-    """Per-row classes. targets: [T, C] of zeros and ones, column 0 is the background. classes: the C names.
-
-    fps: rows per second of this very video, None when nothing says it. ambiguous: column of the rows that
-    evaluation leaves out, None when there is none.
-    """
-
-    targets: np.ndarray
-    classes: tuple[str, ...]
-    fps: float | None
-    ambiguous: int | None = None
-
-    @property
-    def times(self) -> np.ndarray:
-        """Centre of every row, float64 [T] seconds. Only where fps is known."""
-        return (np.arange(len(self.targets)) + 0.5) / self.fps
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vtjax.parallel.mesh import BATCH_AXES, batch_sharding, global_batch, host_rows, replicated
+from vtjax.sharding.mesh import BATCH_AXES, batch_sharding, global_batch, host_rows, replicated
 
 
 def mesh_of(params: Any) -> jax.sharding.Mesh | None:

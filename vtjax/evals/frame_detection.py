@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from vtjax.data.video_records import FrameTargets
 from vtjax.errors import VtjaxError
 from vtjax.evals.average_precision import ClassTable, average_precision, class_table
 from vtjax.evals.frame_protocols import BACKGROUND, FrameProtocol, Pool, pool, protocol
+from vtjax.evals.frame_targets import FrameTargets
 from vtjax.evals.protocol import Result
 
 STAGES = 10

@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vtjax.data.video_records import FrameTargets
 from vtjax.errors import VtjaxError, nearest
+from vtjax.evals.frame_targets import FrameTargets
 
 BACKGROUND = 0
 LENGTH_GAP = 3  # rows by which features and annotation may differ in length without a word (ovoad.md 12.11)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from vtjax.errors import VtjaxError
 from vtjax.losses.contrastive import unit
 from vtjax.losses.pair_sweep import TILE, LogSum, Plan, plan
-from vtjax.parallel.mesh import BATCH_AXES
+from vtjax.sharding.mesh import BATCH_AXES
 
 
 def clip_info_nce(

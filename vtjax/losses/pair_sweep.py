@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from vtjax.errors import VtjaxError, nearest
-from vtjax.parallel.mesh import BATCH_AXES
+from vtjax.sharding.mesh import BATCH_AXES
 
 IMPLEMENTATIONS = ("auto", "plain", "gather", "ring")
 TILE = 1024  # columns of pairs that are formed at once

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from vtjax.losses.distributed_contrastive import items, own_cosines, pair_masks, prepared, product
 from vtjax.losses.pair_sweep import TILE, Plan, plan
-from vtjax.parallel.mesh import BATCH_AXES
+from vtjax.sharding.mesh import BATCH_AXES
 
 SCALE_INIT, BIAS_INIT = 10.0, -10.0  # the paper's: exp(log 10), so that nearly all pairs start as surely unmatched
 

@@ -10,8 +10,8 @@ from vtjax.errors import VtjaxError
 from vtjax.nn.attention import KERNEL_INIT, key_mask
 from vtjax.nn.dropout import Dropout
 from vtjax.nn.positions import sinusoidal
-from vtjax.nn.transformer import Decoder, Encoder, LayerConfig
 from vtjax.nn.transformer import RULES as TRANSFORMER_RULES
+from vtjax.nn.transformer import Decoder, Encoder, LayerConfig
 
 RULES = (
     *TRANSFORMER_RULES,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from vtjax.nn.dropout import Dropout
 
-# Partition table (parallel/partition.py); to be put before that of the tower.
+# Partition table (sharding/partition.py); to be put before that of the tower.
 RULES = (
     (r"parallel_adapter/down/kernel", ("embed", None)),
     (r"parallel_adapter/up/kernel", (None, "embed")),

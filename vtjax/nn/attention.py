@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from vtjax.errors import VtjaxError
 from vtjax.nn.dropout import Dropout
-from vtjax.parallel.activations import constrain
+from vtjax.sharding.activations import constrain
 
 KERNEL_INIT = nn.initializers.xavier_uniform()
 

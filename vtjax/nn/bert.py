@@ -1,7 +1,7 @@
 """The BERT family as one post-norm encoder: BERT and MiniLM, DistilBERT, RoBERTa, MPNet.
 
 BERT (arXiv 1810.04805); DistilBERT drops token types (1910.01108); RoBERTa counts positions from the padding index
-(1907.11692); MPNet adds T5's relative position bias, shared by all layers (2004.09297). `vtjax.convert.bert` loads
+(1907.11692); MPNet adds T5's relative position bias, shared by all layers (2004.09297). `vtjax.weights.bert` loads
 published weights.
 """
 
@@ -22,9 +22,9 @@ from vtjax.nn.dropout import Dropout
 from vtjax.nn.embedding import lookup
 from vtjax.nn.stack import run_layers
 from vtjax.nn.transformer import FeedForward, LayerConfig, LayerNorm
-from vtjax.parallel.activations import constrain
+from vtjax.sharding.activations import constrain
 
-# Partition table (parallel/partition.py) of a BertEncoder's parameters.
+# Partition table (sharding/partition.py) of a BertEncoder's parameters.
 RULES = (
     (r"word/embedding", ("vocab", "embed")),
     (r"(position|token_type)/embedding", (None, "embed")),

@@ -1,6 +1,6 @@
 """CLIP (Radford et al., arXiv 2103.00020): a vision and a text transformer with one joint space.
 
-`vtjax.convert.clip` loads published weights; `vtjax.text.clip_tokenizer` and `vtjax.data.image` make the inputs.
+`vtjax.weights.clip` loads published weights; `vtjax.text.clip_tokenizer` and `vtjax.encoders.image` make the inputs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vtjax.nn.embedding import lookup
 from vtjax.nn.transformer import LayerNorm
 from vtjax.nn.vit import LayerStack, Projection, VisionConfig, VisionOutput, VisionTower
 
-# Partition table (parallel/partition.py) of a Clip's parameters, of either tower alone, looped or stacked.
+# Partition table (sharding/partition.py) of a Clip's parameters, of either tower alone, looped or stacked.
 RULES = (
     (r"token_embedding/embedding", ("vocab", "embed")),
     (r"logit_scale", ()),

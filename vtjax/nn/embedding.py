@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import jax
 
-from vtjax.parallel.activations import constrain
+from vtjax.sharding.activations import constrain
 
 
 def lookup(table: Callable[[jax.Array], jax.Array], ids: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ from vtjax.nn.dropout import Dropout, DropPath
 from vtjax.nn.slot_attention import assign, normalised
 from vtjax.nn.transformer import FeedForward, LayerConfig, LayerNorm
 
-# Partition table (parallel/partition.py) of a GroupingBlock's parameters.
+# Partition table (sharding/partition.py) of a GroupingBlock's parameters.
 RULES = (
     (r"mix/(up|down)/kernel", (None, None)),
     (r"mix/(up|down)/bias", (None,)),

@@ -18,7 +18,7 @@ from vtjax.nn.grouping import GroupingBlock, TokenMixer
 from vtjax.nn.transformer import EncoderLayer, LayerConfig, LayerNorm
 from vtjax.nn.vit import LayerStack, PatchEmbedding, layer_config
 
-# Partition table (parallel/partition.py) of a GroupVit's parameters.
+# Partition table (sharding/partition.py) of a GroupVit's parameters.
 RULES = (
     (r"patch_embedding/kernel", (None, None, None, "embed")),
     (r"patch_bias|\w+_norm/(scale|bias)", (None,)),

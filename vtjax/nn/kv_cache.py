@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from vtjax.parallel.mesh import BATCH_AXES
+from vtjax.sharding.mesh import BATCH_AXES
 
 Cache = dict[str, jax.Array]  # "key", "value": [layers, B, slots, kv_heads, head_dim]
 

@@ -27,7 +27,7 @@ from vtjax.nn.embedding import lookup
 from vtjax.nn.quantize import Linear
 from vtjax.nn.rope import rope_tables, rotate
 from vtjax.nn.stack import remat_policy, rematerialised
-from vtjax.parallel.activations import constrain
+from vtjax.sharding.activations import constrain
 
 # Partition table of the parameters, of their int8 scales, and of LoRA factors beside them.
 RULES = (

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# Partition table (parallel/partition.py): 4 to 13 MB, whole on every device.
+# Partition table (sharding/partition.py): 4 to 13 MB, whole on every device.
 RULES = ((r"(vision_adapter|localization_projector|trajectory_projector)/(kernel|bias)", ()),)
 
 

@@ -19,7 +19,7 @@ from vtjax.nn.dropout import Dropout
 from vtjax.nn.gumbel_softmax import gumbel_softmax
 from vtjax.nn.transformer import FeedForward, LayerConfig, LayerNorm
 
-# Partition table (parallel/partition.py) of a SlotAttention's parameters.
+# Partition table (sharding/partition.py) of a SlotAttention's parameters.
 RULES = (
     (r"gru/\w+/kernel", ("embed", None)),
     (r"gru/\w+/bias", (None,)),

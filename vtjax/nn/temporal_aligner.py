@@ -17,7 +17,7 @@ from vtjax.nn import transformer
 from vtjax.nn.attention import MultiHeadAttention, key_mask
 from vtjax.nn.transformer import FeedForward, LayerConfig, LayerNorm
 
-# Partition table (parallel/partition.py) of a TemporalAligner's parameters.
+# Partition table (sharding/partition.py) of a TemporalAligner's parameters.
 RULES = (
     (r"words/embedding/embedding", ("vocab", None)),
     (r"words/hidden/kernel", (None, "mlp")),

@@ -20,9 +20,9 @@ from vtjax.errors import VtjaxError, nearest
 from vtjax.nn.attention import KERNEL_INIT, MultiHeadAttention
 from vtjax.nn.dropout import Dropout, DropPath
 from vtjax.nn.stack import run_layers
-from vtjax.parallel.activations import constrain
+from vtjax.sharding.activations import constrain
 
-# Partition table of the parameters of this file and of nn/attention.py (parallel/partition.py).
+# Partition table of the parameters of this file and of nn/attention.py (sharding/partition.py).
 RULES = (
     (r"(query|key|value)/kernel", ("embed", "heads", None)),
     (r"(query|key|value)/bias", ("heads", None)),

@@ -22,9 +22,9 @@ from vtjax.nn import transformer
 from vtjax.nn.attention import MultiHeadAttention
 from vtjax.nn.stack import rematerialised
 from vtjax.nn.transformer import FeedForward, LayerConfig, LayerNorm
-from vtjax.parallel.activations import constrain
+from vtjax.sharding.activations import constrain
 
-# Partition table (parallel/partition.py) of a VisionTower's parameters, its layers in a loop or stacked.
+# Partition table (sharding/partition.py) of a VisionTower's parameters, its layers in a loop or stacked.
 RULES = (
     (r"patch_embedding/kernel", (None, None, None, "embed")),
     (r"class_embedding", (None,)),

@@ -22,7 +22,7 @@ from vtjax.nn.clip import LOGIT_SCALE_INIT, TextConfig, TextTower
 from vtjax.nn.transformer import Encoder, FeedForward, LayerConfig, LayerNorm
 from vtjax.nn.vit import PatchEmbedding, Projection, VisionConfig, layer_config
 
-# Partition table (parallel/partition.py) of an XClip's parameters.
+# Partition table (sharding/partition.py) of an XClip's parameters.
 RULES = (
     (r"message/kernel", ("embed", None)),
     (r"message/bias|prompts/alpha|\w+_norm/(scale|bias)", (None,)),

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
-from vtjax.parallel.partition import merge, split
+from vtjax.sharding.partition import merge, split
 from vtjax.training.task import Task
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
-from vtjax.parallel.partition import flatten, merge, split
+from vtjax.sharding.partition import flatten, merge, split
 from vtjax.training.step import Trainer
 from vtjax.training.task import Task
 

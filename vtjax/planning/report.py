@@ -13,10 +13,10 @@ import jax
 from vtjax import methods
 from vtjax.config import Experiment
 from vtjax.errors import VtjaxError
-from vtjax.parallel.mesh import make_mesh, mesh_shape
 from vtjax.planning import hlo, memory, network
 from vtjax.planning.flops import executed_flops, model_flops
 from vtjax.planning.topology import Topology
+from vtjax.sharding.mesh import make_mesh, mesh_shape
 from vtjax.training.step import Trainer
 
 SHOWN = 8  # of the largest tensors

@@ -22,11 +22,11 @@ from jax.sharding import AbstractMesh, AxisType
 from vtjax import methods
 from vtjax.config import Experiment, Mesh
 from vtjax.errors import VtjaxError
-from vtjax.parallel import partition as partitioning
-from vtjax.parallel.mesh import AXES
 from vtjax.planning import memory
 from vtjax.planning.report import Plan, make_plan, planned, usable_hbm
 from vtjax.planning.topology import Topology, larger
+from vtjax.sharding import partition as partitioning
+from vtjax.sharding.mesh import AXES
 from vtjax.training.optim import make_optimizer
 from vtjax.training.task import Task
 

@@ -206,7 +206,7 @@ def is_clip_folder(folder: pathlib.Path) -> bool:
 
 
 def _folder(source: str | os.PathLike[str]) -> pathlib.Path:
-    from vtjax.convert.hub import local_folder
+    from vtjax.weights.hub import local_folder
 
     return local_folder(source)
 

@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from vtjax.convert.bert import read_json
 from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
 from vtjax.text.sentencepiece_model import read_model
 from vtjax.text.tokenizer import check_texts
+from vtjax.weights.bert import read_json
 
 MEDIA_ID = -200  # stands for one video or image in a list of ids
 MEDIA = ("<video>", "<image>")

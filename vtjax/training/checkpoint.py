@@ -17,8 +17,8 @@ from absl import logging
 
 from vtjax.errors import VtjaxError
 from vtjax.files import as_path, is_remote
-from vtjax.parallel import hosts
-from vtjax.parallel.partition import flatten, merge, path_name
+from vtjax.hosts import processes
+from vtjax.sharding.partition import flatten, merge, path_name
 
 FORMAT = 1
 
@@ -57,10 +57,10 @@ def _absolute(directory: pathlib.Path | str) -> Any:
 
 def _together(name: str) -> ocp.options.MultiprocessingOptions:
     """All processes, by barriers with a time limit; `name` keeps those of two folders apart."""
-    if not hosts.several():
+    if not processes.several():
         return ocp.options.MultiprocessingOptions()
     return ocp.options.MultiprocessingOptions(
-        active_processes=set(range(hosts.count_of())), barrier_sync_key_prefix=name
+        active_processes=set(range(processes.count_of())), barrier_sync_key_prefix=name
     )
 
 
@@ -85,14 +85,14 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, keep_period=keep_every or None, enable_async_checkpointing=background, create=False,
             cleanup_tmp_directories=True, multiprocessing_options=_together(self.directory.name),
-            async_options=ocp.AsyncOptions(timeout_secs=int(hosts.save_seconds())),
+            async_options=ocp.AsyncOptions(timeout_secs=int(processes.save_seconds())),
         )  # fmt: skip
         handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
         self._damaged: set[int] = set()  # steps that `restore` could not read
         self._writing = -1  # step of the last save that was begun
         self._frozen = self.directory.parent / f"{self.directory.name}_frozen"
-        seen = hosts.gather(f"{self.directory.name} steps", json.dumps(self.steps()))
+        seen = processes.gather(f"{self.directory.name} steps", json.dumps(self.steps()))
         if len(set(seen)) > 1:
             shown = "; ".join(f"process {i} sees {steps}" for i, steps in enumerate(seen))
             raise VtjaxError(f"{self.directory}: the processes do not see the same checkpoints, so that it is not one "
@@ -116,7 +116,7 @@ class Checkpoints:
         if step in steps - self._damaged:
             return
         self.wait()
-        hosts.barrier("save")  # names those that do not come
+        processes.barrier("save")  # names those that do not come
         packed, meta = _pack(state), copy.deepcopy(meta)  # the caller's may change before it is written
         if next(iter(state["step"].devices())).platform == "cpu":
             packed = _copy(packed)  # on CPU the writer would read buffers that the next step reuses
@@ -133,16 +133,16 @@ class Checkpoints:
             raise self._failure(step, error) from error
 
     def _save_frozen(self, frozen: dict) -> None:
-        if frozen and hosts.from_main("frozen", "" if self._frozen.exists() else "absent"):
+        if frozen and processes.from_main("frozen", "" if self._frozen.exists() else "absent"):
             options = _together(self._frozen.name)
             with ocp.StandardCheckpointer(multiprocessing_options=options) as writer:
                 writer.save(self._frozen, frozen)
 
     def _failure(self, step: int, error: BaseException) -> VtjaxError:
-        if hosts.several():  # one that cannot write keeps the others waiting, and waits for them itself
-            own = next((e for e in _chain(error) if not (hosts.broke(e) or isinstance(e, TimeoutError))), None)
+        if processes.several():  # one that cannot write keeps the others waiting, and waits for them itself
+            own = next((e for e in _chain(error) if not (processes.broke(e) or isinstance(e, TimeoutError))), None)
             if own is None:
-                return hosts.lost_to(error, f"saving step {step}")
+                return processes.lost_to(error, f"saving step {step}")
             error = own
         steps = [s for s in self._complete() if s != step]
         last = f"the last complete one is step {steps[-1]}" if steps else "there is no complete one yet"
@@ -189,7 +189,7 @@ class Checkpoints:
             where = self.directory / str(candidate)
             read, problem = self._read(candidate, abstract)
             # One process may be unable to read its part: all of them fall back then, or none.
-            problem = hosts.all_well("restore", problem)
+            problem = processes.all_well("restore", problem)
             if problem.endswith(_MISFIT):
                 raise VtjaxError(problem.removesuffix(_MISFIT))
             if problem and step is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vtjax.errors import VtjaxError
 from vtjax.files import as_path
-from vtjax.parallel.partition import flatten
+from vtjax.sharding.partition import flatten
 from vtjax.training.checkpoint import compare, complete_steps, load_params
 
 

@@ -19,14 +19,14 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from vtjax.config import Loader
-from vtjax.data.pipeline import train_batches
 from vtjax.errors import VtjaxError
 from vtjax.files import is_remote
-from vtjax.parallel import hosts
-from vtjax.parallel.mesh import global_batch, host_rows
+from vtjax.hosts import processes
 from vtjax.remote import copy_tree
+from vtjax.sharding.mesh import global_batch, host_rows
 from vtjax.training.checkpoint import Checkpoints
 from vtjax.training.logging import MetricsWriter, Progress
+from vtjax.training.pipeline import train_batches
 from vtjax.training.step import Trainer, memory_line, params_of
 from vtjax.training.task import Task
 
@@ -112,13 +112,13 @@ def run_task(
       VtjaxError: a checkpoint that does not fit, other data than the checkpoint's, or a loss that is not finite
         (with the step, the parts of the loss and the norms).
     """
-    is_main = hosts.index_of() == 0
+    is_main = processes.index_of() == 0
     train = task.train
     trainer = Trainer(task, mesh, seed)
     logging.info("%s: %s", task.name, trainer.partition.summary())
     data_key = {"fingerprint": task.fingerprint, "examples": len(task.source)}
     data_key |= {"seed": seed, "batch_size": train.batch_size}
-    hosts.same("data", data_key)
+    processes.same("data", data_key)
     checkpoints = Checkpoints(work / "checkpoints", train.keep, keep_every=train.keep_every)
 
     if checkpoints.steps():
@@ -133,7 +133,7 @@ def run_task(
     else:
         state, start, meta = trainer.init_state(), 0, {}
 
-    hosts.note(state="running", stage=task.name, step=start)
+    processes.note(state="running", stage=task.name, step=start)
     began = time.perf_counter()
     compiled = trainer.lower().compile()
     logging.info("%s: train step compiled in %.1f s; %s", task.name, time.perf_counter() - began, memory_line(compiled))
@@ -150,7 +150,7 @@ def run_task(
             return run.steps(state, start, batches, stop)
     except BaseException as error:
         # A save under way is whole before the program ends; of several processes only where all end for one reason.
-        if not hosts.several() or (isinstance(error, VtjaxError) and not isinstance(error, hosts.LostProcess)):
+        if not processes.several() or (isinstance(error, VtjaxError) and not isinstance(error, processes.LostProcess)):
             with contextlib.suppress(VtjaxError):
                 checkpoints.wait()
         raise
@@ -181,7 +181,7 @@ class _Run:
             if (last or (train.eval_every and step % train.eval_every == 0 and step > start)) and self.task.evaluate:
                 pending = self._settle(pending)
                 self._evaluate(state, step)
-            hosts.note(step=step)
+            processes.note(step=step)
             stopping = stop.at(step)
             if last or stopping or (step > start and self._checkpoint_due(step)):
                 pending = self._settle(pending)
@@ -192,7 +192,7 @@ class _Run:
             if last or stopping:
                 self.checkpoints.close()
                 if not last:
-                    hosts.stopped()
+                    processes.stopped()
                 return Outcome(last, step, params_of(state), self.results)
             if train.profile_steps and step == train.profile_steps[0]:
                 profiling = True
@@ -255,7 +255,7 @@ class _Run:
         seconds = max(now - self.window, 1e-9)
         values["examples_per_second"] = self.timed * self.task.train.batch_size / seconds
         values["data_wait"] = min(self.waited / seconds, 1.0)
-        hosts.note(data_wait=round(values["data_wait"], 3), examples_per_second=round(values["examples_per_second"], 1))
+        processes.note(data_wait=round(values["data_wait"], 3), examples_per_second=round(values["examples_per_second"], 1))
         self.window, self.waited, self.timed = now, 0.0, 0
         if self.writer:
             self.writer.write(step, "train", values)
@@ -277,7 +277,7 @@ class _Run:
             if name not in flat:
                 raise VtjaxError(f"config.train.best names {name!r}, but the evaluation has {', '.join(sorted(flat))}")
             better = flat[name] > self.best.get(name, {"value": -math.inf})["value"]
-            if hosts.from_main("best", "better" if better else ""):  # a tie may round differently elsewhere
+            if processes.from_main("best", "better" if better else ""):  # a tie may round differently elsewhere
                 self.best[name] = {"value": flat[name], "step": step}
                 self._save_best(state, name)
         spent = time.perf_counter() - before

@@ -12,7 +12,7 @@ import optax
 
 from vtjax.config import Optim
 from vtjax.errors import VtjaxError, nearest
-from vtjax.parallel.partition import path_name
+from vtjax.sharding.partition import path_name
 
 
 def make_schedule(config: Optim, steps: int) -> Callable[[Any], Any]:

@@ -13,9 +13,9 @@ from vtjax import methods, remote
 from vtjax.config import Experiment
 from vtjax.errors import VtjaxError
 from vtjax.files import as_path, write_atomically
-from vtjax.parallel import hosts
-from vtjax.parallel.heartbeat import FOLDER
-from vtjax.parallel.mesh import make_mesh
+from vtjax.hosts import processes
+from vtjax.hosts.heartbeat import FOLDER
+from vtjax.sharding.mesh import make_mesh
 from vtjax.training.checkpoint import Checkpoints, load_params
 from vtjax.training.loop import Outcome, run_task
 from vtjax.training.step import Trainer
@@ -35,7 +35,7 @@ def prepare_work(experiment: Experiment, work: pathlib.Path, allow_change: bool)
     """
     path = work / "config.json"
     new = configuration.to_dict(experiment)
-    hosts.same("configuration", {**_fields(new), "--allow_config_change": allow_change})
+    processes.same("configuration", {**_fields(new), "--allow_config_change": allow_change})
     if path.exists() and not allow_change:
         old = _fields(_recorded(path))
         differing = [
@@ -50,13 +50,13 @@ def prepare_work(experiment: Experiment, work: pathlib.Path, allow_change: bool)
                 f"{work} holds a run with other settings:\n  " + "\n  ".join(differing)
                 + "\nChoose another --work_directory, or pass --allow_config_change to go on with the new settings."
             )  # fmt: skip
-    hosts.barrier("configuration read")
-    if hosts.index_of() == 0:
+    processes.barrier("configuration read")
+    if processes.index_of() == 0:
         work.mkdir(parents=True, exist_ok=True)
         configuration.save_experiment(experiment, path)
-    hosts.barrier("configuration written")
+    processes.barrier("configuration written")
     seen = path.exists() and configuration.read_fields(path) == new
-    problem = hosts.all_well("work directory", "" if seen else f"does not see what process 0 has written to {path}")
+    problem = processes.all_well("work directory", "" if seen else f"does not see what process 0 has written to {path}")
     if problem:
         raise VtjaxError(f"{problem}; --work_directory must name one place that all hosts share")
 
@@ -92,14 +92,14 @@ def run_experiment(
     configuration.check(experiment)
     prepare_work(experiment, work, allow_config_change)
     mesh = make_mesh(experiment.mesh)
-    outcome, own = None, remote.local(work, hosts.index_of())
+    outcome, own = None, remote.local(work, processes.index_of())
     for name, build in methods.module(experiment.name, "pipeline").stages(experiment, own).items():
         folder = work / name
         done = folder / "done.json"
-        task = hosts.one_after_another(f"stage {name}", build)
-        if hosts.index_of() == 0:
+        task = processes.one_after_another(f"stage {name}", build)
+        if processes.index_of() == 0:
             remote.send(own)
-        finished = hosts.from_main("done", done.read_text() if done.exists() else "")
+        finished = processes.from_main("done", done.read_text() if done.exists() else "")
         if finished and json.loads(finished)["steps"] >= task.train.steps:
             if allow_config_change:  # the settings may be those of another model
                 Checkpoints(folder / "checkpoints", None).check(Trainer(task, mesh, experiment.seed).abstract_state)
@@ -112,7 +112,7 @@ def run_experiment(
         )  # fmt: skip
         if not outcome.finished:
             return outcome
-        if hosts.index_of() == 0:
+        if processes.index_of() == 0:
             write_atomically(done, json.dumps({"steps": outcome.step}) + "\n")
     return outcome
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from vtjax.errors import VtjaxError
-from vtjax.parallel import partition as partitioning
-from vtjax.parallel.mesh import batch_sharding, replicated
+from vtjax.sharding import partition as partitioning
+from vtjax.sharding.mesh import batch_sharding, replicated
 from vtjax.training.optim import make_optimizer, make_schedule
 from vtjax.training.task import Task
 

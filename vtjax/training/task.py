@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from vtjax.config import Optim, Train
-from vtjax.parallel.partition import Rules
+from vtjax.sharding.partition import Rules
 
 Batch = Mapping[str, Any]
 Metrics = Mapping[str, tuple[jax.Array, jax.Array]]
@@ -23,7 +23,7 @@ class Task:
     example_spec: shape and dtype of every field of one example; a batch adds a leading dimension of train.batch_size.
     init: (rng, batch) -> params, a nested dict of arrays; traced only.
     loss: (params, batch, rng, train) -> {name: (sum, weight)}, scalars over the whole batch; "loss" is the objective.
-    rules: partition table of the parameters (parallel/partition.py).
+    rules: partition table of the parameters (sharding/partition.py).
     source: random-access examples; source[i] is a dict or any record that `transform` takes.
     transform: (record, rng) -> dict of example_spec's arrays; its rng depends on the seed and the position only.
     evaluate: (params) -> results with .protocol and .metrics, called at train.eval_every and at the end.

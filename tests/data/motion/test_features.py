@@ -5,10 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from vtjax.data.motion import skeleton
-from vtjax.data.motion.features import FEATURE_BLOCKS
-from vtjax.data.motion.features import features_to_joints
-from vtjax.data.motion.features import joints_to_features
-from vtjax.data.motion.features import preprocess_joints
+from vtjax.data.motion.features import FEATURE_BLOCKS, features_to_joints, joints_to_features, preprocess_joints
 from vtjax.errors import VtjaxError
 
 Y, Z = np.array([0, 1.0, 0]), np.array([0, 0, 1.0])

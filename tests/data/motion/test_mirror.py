@@ -6,9 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from vtjax.data.motion import skeleton
 from vtjax.data.motion.features import joints_to_features
-from vtjax.data.motion.mirror import mirror_features
-from vtjax.data.motion.mirror import mirror_joints
-from vtjax.data.motion.mirror import mirror_text
+from vtjax.data.motion.mirror import mirror_features, mirror_joints, mirror_text
 
 
 @pytest.fixture(scope="module")

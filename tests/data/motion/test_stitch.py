@@ -5,10 +5,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from vtjax.data.motion import skeleton
-from vtjax.data.motion.features import features_to_joints
-from vtjax.data.motion.features import joints_to_features
-from vtjax.data.motion.stitch import stitch
-from vtjax.data.motion.stitch import swap_segments
+from vtjax.data.motion.features import features_to_joints, joints_to_features
+from vtjax.data.motion.stitch import stitch, swap_segments
 from vtjax.errors import VtjaxError
 
 UP = np.array([0, 1.0, 0])

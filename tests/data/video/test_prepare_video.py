@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vtjax.data.image import ImageTransform
 from vtjax.data.video import sampling
 from vtjax.data.video.container import VideoError
 from vtjax.data.video.plan import make_plan
@@ -24,6 +23,7 @@ from vtjax.data.video.shards import Making
 from vtjax.data.video.source import read_clip
 from vtjax.data.video.store import VideoStore
 from vtjax.data.video_records import VideoRecord
+from vtjax.encoders.image import ImageTransform
 from vtjax.errors import VtjaxError
 
 ROOT = pathlib.Path(__file__).parents[3]

@@ -18,12 +18,12 @@ import pytest
 from av.video.reformatter import VideoReformatter
 
 from vtjax.config import Loader
-from vtjax.data.image import ImageTransform
-from vtjax.data.pipeline import train_batches
 from vtjax.data.video.decode import VideoReader
 from vtjax.data.video.sampling import Sampler, segments
 from vtjax.data.video.source import ClipTransform, VideoSource
 from vtjax.data.video_records import VideoRecord
+from vtjax.encoders.image import ImageTransform
+from vtjax.training.pipeline import train_batches
 
 pytestmark = pytest.mark.slow
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vtjax.convert.clip import save_clip_hf
-from vtjax.data.image import CLIP_MEAN, CLIP_STD
 from vtjax.data.video.prepare import Options, prepare
 from vtjax.data.video.shards import Making
 from vtjax.data.video.store import VideoStore
 from vtjax.data.video.towers import load_tower
+from vtjax.encoders.image import CLIP_MEAN, CLIP_STD
 from vtjax.errors import VtjaxError
 from vtjax.nn.clip import Clip, clip_config
+from vtjax.weights.clip import save_clip_hf
 
 SIDE = 32
 

@@ -1,10 +1,9 @@
 """A hand-made store of motions, and a tiny published-style language model."""
 
-import importlib.util
-import pathlib
-
 import numpy as np
 import pytest
+import text_models
+from pages import read_page, walker  # noqa: F401  fixtures
 
 from vtjax.data.motion.clip import Caption, MotionClip
 from vtjax.data.motion.store import MotionStore, write_store
@@ -43,8 +42,4 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="session")
 def language_model(tmp_path_factory):
     """Folder of a random DistilBERT of width 8."""
-    path = pathlib.Path(__file__).parents[2] / "text" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("text_conftest", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.write_model(tmp_path_factory.mktemp("language_model"))
+    return text_models.write_model(tmp_path_factory.mktemp("language_model"))

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from vtjax.data.motion.clip import Caption
-from vtjax.data.pipeline import check_example
 from vtjax.errors import VtjaxError
 from vtjax.methods.car import config as car
 from vtjax.methods.car import data, task
 from vtjax.methods.car.text import TextFields, open_text
 from vtjax.text.tokenizer import WordTokenizer
+from vtjax.training.pipeline import check_example
 
 FRAMES, TOKENS = 60, 16
 

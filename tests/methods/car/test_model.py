@@ -12,8 +12,8 @@ from vtjax.methods.car import config as car
 from vtjax.methods.car import task
 from vtjax.methods.car.model import rules
 from vtjax.nn.bert import BertConfig
-from vtjax.parallel.mesh import AXES
-from vtjax.parallel.partition import partition
+from vtjax.sharding.mesh import AXES
+from vtjax.sharding.partition import partition
 
 # Compiling is most of the time here; the results are the same to rounding.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from vtjax.config import Experiment, Mesh, Optim, Train, load_config_file
-from vtjax.data.pipeline import check_example, train_batches
 from vtjax.errors import VtjaxError
 from vtjax.methods.car import config as car
 from vtjax.methods.car import pipeline
-from vtjax.parallel.mesh import global_batch, make_mesh
-from vtjax.parallel.partition import flatten
+from vtjax.sharding.mesh import global_batch, make_mesh
+from vtjax.sharding.partition import flatten
 from vtjax.training import recipe
 from vtjax.training.checkpoint import load_params
+from vtjax.training.pipeline import check_example, train_batches
 from vtjax.training.step import Trainer, params_of
 
 SMOKE = f"{commands.ROOT}/configs/car.py:smoke"
@@ -123,7 +123,7 @@ def test_language_models(store, tmp_path, language_model, mode):
     if mode == "cached":
         assert list((tmp_path / "cache").iterdir()), "states are kept beside the work directory"
         return
-    from vtjax.convert.bert import load_bert
+    from vtjax.weights.bert import load_bert
 
     published = flatten(load_bert(str(language_model))[1])
     abstract = {**trainer.abstract_state["trainable"], **trainer.abstract_state["frozen"]}

@@ -6,13 +6,13 @@ import pickle
 import numpy as np
 import pytest
 
-from vtjax.data.synthetic.workshop import Workshop
 from vtjax.data.video_records import Caption, Narration, Segment, VideoRecord
 from vtjax.errors import VtjaxError
 from vtjax.methods.clip import config as clip
 from vtjax.methods.clip import data, world
 from vtjax.methods.clip.classes import named_classes, workshop_classes, workshop_pairs
 from vtjax.text.tokenizer import WordTokenizer
+from vtjax.worlds.workshop import Workshop
 
 SIZE = 32
 

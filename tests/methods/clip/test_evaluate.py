@@ -132,8 +132,9 @@ def test_similarity_matrix_is_the_mean_over_a_class_s_clips():
 
 
 def test_strips_show_every_frame():
-    from PIL import Image
     import io
+
+    from PIL import Image
 
     frames = np.zeros((3, 10, 20, 3), np.uint8)
     picture = Image.open(io.BytesIO(report.strip_png(frames, height=30)))

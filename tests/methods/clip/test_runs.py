@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from vtjax.config import load_config_file, load_experiment
-from vtjax.convert.__main__ import forward
-from vtjax.convert.clip import load_clip, save_clip_hf
-from vtjax.convert.options import Options as Conversion
+from vtjax.convert import forward
 from vtjax.data.video.container import VideoError
 from vtjax.data.video.prepare import Options, prepare
 from vtjax.data.video.shards import Making
@@ -24,6 +22,8 @@ from vtjax.runs import Run
 from vtjax.text.clip_tokenizer import ClipTokenizer
 from vtjax.text.tokenizer import WordTokenizer
 from vtjax.training.recipe import run_experiment
+from vtjax.weights.clip import load_clip, save_clip_hf
+from vtjax.weights.options import Options as Conversion
 
 WORDS = ("red", "blue")
 

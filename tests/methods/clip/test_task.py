@@ -14,8 +14,8 @@ from vtjax.errors import VtjaxError
 from vtjax.methods.clip import config as clip
 from vtjax.methods.clip import pipeline, task
 from vtjax.methods.clip.sizes import sizes_of
-from vtjax.parallel.mesh import AXES, global_batch
-from vtjax.parallel.partition import partition
+from vtjax.sharding.mesh import AXES, global_batch
+from vtjax.sharding.partition import partition
 from vtjax.training.step import Trainer
 
 N, T, L = 8, 3, 6

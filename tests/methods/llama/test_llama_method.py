@@ -14,7 +14,7 @@ from vtjax.methods.llama import config as settings
 from vtjax.methods.llama import data, pipeline, task
 from vtjax.methods.llama.text import WordIds, open_tokenizer, sizes_of
 from vtjax.nn.lora import merge
-from vtjax.parallel.partition import flatten
+from vtjax.sharding.partition import flatten
 
 CONFIG = settings.LlamaConfig(
     settings.LlamaModelConfig(rank=2, alpha=6.0, dropout=0.0, frozen_dtype="float32"),
@@ -99,7 +99,7 @@ def test_what_learns_and_in_which_precision():
     assert {p.split("/")[0] for p in params} == {"base", "adapter"}
     assert {x.dtype for p, x in params.items() if p.startswith("base/")} == {jnp.dtype(jnp.bfloat16)}
     assert {x.dtype for p, x in params.items() if p.startswith("adapter/")} == {jnp.dtype(jnp.float32)}
-    from vtjax.parallel.partition import split
+    from vtjax.sharding.partition import split
 
     learnt, frozen = split(jax.eval_shape(planned.init, jax.random.key(0), None), planned.train.trainable)
     assert set(learnt) == {"adapter"} and set(frozen) == {"base"}

@@ -6,11 +6,11 @@ import pickle
 import numpy as np
 import pytest
 
-from vtjax.data.synthetic import workshop_verbs as vocabulary
 from vtjax.errors import VtjaxError
 from vtjax.methods.ovoad.captions import FILLER, NOTHING, CaptionRecipe, VerbPrompts
 from vtjax.methods.ovoad.classes import named_classes, world_classes
 from vtjax.methods.ovoad.config import TRAIN_TEMPLATES, OvoadConfig, OvoadDataConfig, OvoadLossConfig
+from vtjax.worlds import workshop_verbs as vocabulary
 
 SPANS = (("a hand pushes the red block to the right",), ("someone opens the pot",), ("qwerty",))
 

@@ -12,9 +12,8 @@ from vtjax.methods.ovoad import task
 from vtjax.methods.ovoad.config import OvoadConfig, OvoadModelConfig, OvoadTextConfig, check, clustered_frames
 from vtjax.methods.ovoad.model import RULES
 from vtjax.nn.clip import PRESETS
-from vtjax.parallel.mesh import AXES
-from vtjax.parallel.partition import partition
-
+from vtjax.sharding.mesh import AXES
+from vtjax.sharding.partition import partition
 
 # No constant, which a layer norm would take out.
 NOISE = np.random.default_rng(5).normal(size=16).astype(np.float32)

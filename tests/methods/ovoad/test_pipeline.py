@@ -11,7 +11,7 @@ import vtjax
 from vtjax.config import load_config_file
 from vtjax.errors import VtjaxError
 from vtjax.methods.ovoad import embed, encoder, pipeline
-from vtjax.parallel.partition import flatten
+from vtjax.sharding.partition import flatten
 from vtjax.training.recipe import stage_params
 
 

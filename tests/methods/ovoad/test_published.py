@@ -10,11 +10,10 @@ import pytest
 from vtjax.config import Experiment
 from vtjax.data.readers import thumos14
 from vtjax.data.readers.array_pickle import read_predictions
-from vtjax.data.video_records import FrameTargets
 from vtjax.errors import VtjaxError
-from vtjax.evals import frame_sets
 from vtjax.evals.frame_detection import detect, restrict
-from vtjax.methods.ovoad import published
+from vtjax.evals.frame_targets import FrameTargets
+from vtjax.methods.ovoad import frame_sets, published
 from vtjax.methods.ovoad.classes import named_classes
 from vtjax.methods.ovoad.evaluate import full_results
 

@@ -11,8 +11,7 @@ import types
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from vtjax.data.motion import quaternion
-from vtjax.data.motion import skeleton
+from vtjax.data.motion import quaternion, skeleton
 from vtjax.data.motion.clip import FEATURES
 from vtjax.data.motion.validate import as_features, as_joints
 from vtjax.errors import VtjaxError

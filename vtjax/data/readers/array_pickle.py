@@ -4,7 +4,7 @@
   OadTR: thumos_{val,test}_anno.pickle {video: {anno: float64 [L, 22], feature_length}}; features {video: {rgb, flow}}
   OV-OAD: epic_annos_val.pickle {video: {verb_perframe, noun_perframe, action_perframe}}
 
-The machine of vtjax.convert.pickle_machine goes through the file; of all names that it may ask for, only those that
+The machine of vtjax.weights.pickle_machine goes through the file; of all names that it may ask for, only those that
 rebuild an array are known.
 """
 
@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from vtjax.convert.pickle_machine import Global, Inert, Machine
 from vtjax.data.readers.coverage import Coverage
-from vtjax.data.video_records import FrameTargets
 from vtjax.errors import VtjaxError
+from vtjax.evals.frame_targets import FrameTargets
 from vtjax.files import write_atomically
+from vtjax.weights.pickle_machine import Global, Inert, Machine
 
 _ARRAY = {f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")}
 _SCALAR = {f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")}

@@ -16,8 +16,9 @@ import numpy as np
 from vtjax.data.readers.class_lists import data_info
 from vtjax.data.readers.coverage import BadRow, Coverage
 from vtjax.data.readers.rows import duration_of, number
-from vtjax.data.video_records import FrameTargets, VideoRecord
+from vtjax.data.video_records import VideoRecord
 from vtjax.errors import VtjaxError, nearest
+from vtjax.evals.frame_targets import FrameTargets
 
 
 def read(

@@ -17,8 +17,9 @@ import numpy as np
 from vtjax.data.readers.coverage import BadRow, Coverage
 from vtjax.data.readers.media_folder import stem
 from vtjax.data.readers.rows import duration_of, span, text_lines
-from vtjax.data.video_records import FrameTargets, Segment, VideoRecord
+from vtjax.data.video_records import Segment, VideoRecord
 from vtjax.errors import VtjaxError, nearest
+from vtjax.evals.frame_targets import FrameTargets
 
 CLASSES = (
     "Background", "BaseballPitch", "BasketballDunk", "Billiards", "CleanAndJerk", "CliffDiving", "CricketBowling",

@@ -110,7 +110,7 @@ def main(argv: Sequence[str]) -> int:
 if __name__ == "__main__":
     from absl import flags
 
-    from vtjax import mains
+    from vtjax import command_line
 
     flags.DEFINE_bool("exact", False, "Decode every frame, so that all damage is found.")
-    mains.run(main)
+    command_line.run(main)

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vtjax.data.image import ImageTransform
 from vtjax.data.video import chunks
 from vtjax.data.video.container import MAX_PIXELS, VideoError
 from vtjax.data.video.decode import VideoReader
@@ -24,6 +23,7 @@ from vtjax.data.video.sampling import rate_grid
 from vtjax.data.video.store import pack_times, read_json, shard_name
 from vtjax.data.video.towers import Tower, load_tower
 from vtjax.data.video_records import VideoRecord, record_to_json
+from vtjax.encoders.image import ImageTransform
 from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
 

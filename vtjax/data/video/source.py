@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vtjax.data.image import ImageTransform
 from vtjax.data.video.container import MAX_PIXELS, VideoError
 from vtjax.data.video.decode import VideoReader
 from vtjax.data.video.excerpt import excerpt
 from vtjax.data.video.index import FrameIndex
 from vtjax.data.video.sampling import Sampler
 from vtjax.data.video_records import VideoRecord
+from vtjax.encoders.image import ImageTransform
 from vtjax.errors import Problems, VtjaxError
 
 if TYPE_CHECKING:

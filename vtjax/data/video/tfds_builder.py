@@ -194,9 +194,9 @@ def main(argv: Sequence[str]) -> int:
 if __name__ == "__main__":
     from absl import flags
 
-    from vtjax import mains
+    from vtjax import command_line
 
     flags.DEFINE_string("manual_dir", None, f"Folder of the videos, with {SETTINGS}.", required=True)
     flags.DEFINE_string("data_dir", None, "Folder in which the data set is written.", required=True)
     flags.DEFINE_list("beam_pipeline_options", [], "name=value of the Beam runner, where the settings say beam.")
-    mains.run(main)
+    command_line.run(main)

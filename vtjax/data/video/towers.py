@@ -73,7 +73,7 @@ class ClipTower:
         import jax
         import jax.numpy as jnp
 
-        from vtjax.methods.clip.encoder import open_encoder
+        from vtjax.encoders.clip import open_encoder
 
         dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
         self.encoder, self.what = open_encoder(weights, dtype=dtype), what

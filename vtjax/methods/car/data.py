@@ -48,7 +48,7 @@ def cache_of(experiment: Experiment, work: pathlib.Path) -> pathlib.Path:
 
 def world_store(config: CarDataConfig, cache: pathlib.Path) -> MotionStore:
     """The embedded world of a configuration as a prepared folder, generated on first use."""
-    from vtjax.data.synthetic.motion_world import MOTION_WORLD_VERSION, MotionWorld, MotionWorldSettings
+    from vtjax.worlds.motion_world import MOTION_WORLD_VERSION, MotionWorld, MotionWorldSettings
 
     common = {
         "min_events": config.min_events,
@@ -266,7 +266,7 @@ def sentence_embeddings(captions: Sequence[Caption], config: CarConfig) -> np.nd
     Raises:
       VtjaxError: an encoder of another width, or captions without gold sequences where the filter asks for them.
     """
-    from vtjax.text import sentence
+    from vtjax.encoders import sentence
 
     loss = config.loss
     if loss.filter == "sequence":

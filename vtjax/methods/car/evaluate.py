@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from vtjax.errors import Problems
-from vtjax.evals import blind, car, orders, retrieval
+from vtjax.evals import retrieval
 from vtjax.evals.protocol import Result
 from vtjax.files import write_atomically
-from vtjax.methods.car import data
+from vtjax.methods.car import blind, data, orders
+from vtjax.methods.car import order_test as car
 from vtjax.methods.car.config import CarConfig
 from vtjax.methods.car.embed import Embedder, open_embedder, similarity
 

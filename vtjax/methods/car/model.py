@@ -15,7 +15,7 @@ from vtjax.nn.actor import ActorDecoder, ActorEncoder
 from vtjax.nn.embedding import lookup
 from vtjax.nn.projection_head import ProjectionHead
 from vtjax.nn.transformer import LayerConfig
-from vtjax.parallel.partition import Rules
+from vtjax.sharding.partition import Rules
 
 _RULES = (
     *actor.RULES,
@@ -25,7 +25,7 @@ _RULES = (
 
 
 def rules(text: CarTextConfig) -> Rules:
-    """The partition table (parallel/partition.py) of a CarModel with this text front end."""
+    """The partition table (sharding/partition.py) of a CarModel with this text front end."""
     if text.encoder == "builtin" or not text.in_graph:
         return _RULES
     from vtjax.nn import bert

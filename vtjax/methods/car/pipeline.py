@@ -108,8 +108,8 @@ def _pretrained(experiment: Experiment, params: dict) -> dict:
 
     text = experiment.method.text
     if text.encoder == "bert" and text.in_graph:
-        from vtjax.convert.bert import load_bert
         from vtjax.nn.vit import stack_layers
+        from vtjax.weights.bert import load_bert
 
         weights = load_bert(text.path)[1]
         params = {**params, "language_model": stack_layers(weights) if experiment.method.model.scan else weights}

@@ -14,9 +14,9 @@ from vtjax.data.motion.clip import MotionClip
 from vtjax.data.motion.store import MotionStore
 from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
+from vtjax.methods.car import cards as report
 from vtjax.methods.car import data
 from vtjax.methods.car.embed import open_embedder, similarity
-from vtjax.report import car as report
 
 
 def open_motions(path: str, cache: pathlib.Path, joint_map: str = "auto", fps: float | None = None) -> MotionStore:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from vtjax.evals.protocol import Result
+from vtjax.methods.car import cards as report
 from vtjax.methods.car import data
 from vtjax.methods.car.embed import Embedder, open_embedder, similarity
 from vtjax.methods.car.evaluate import test_set
-from vtjax.report import car as report
 from vtjax.text.shuffle import all_orders, ordered_text
 
 _EXAMPLES = 4

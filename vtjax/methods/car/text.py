@@ -75,10 +75,10 @@ def open_text(
             WordTokenizer.from_texts(corpus, max_words=config.vocab_size - 16).save(folder)
         return TextFields(config, load_tokenizer(folder))
     if config.in_graph:
-        from vtjax.convert.hub import local_folder
+        from vtjax.weights.hub import local_folder
 
         return TextFields(config, HFTokenizer(local_folder(config.path)))
-    from vtjax.text.encoder import FrozenTextEncoder
+    from vtjax.encoders.frozen_text import FrozenTextEncoder
 
     encoder = FrozenTextEncoder(config.path, config.max_tokens)
     return TextFields(config, encoder.tokenizer, None, encoder, cache)
@@ -88,7 +88,7 @@ def language_model_config(config: CarTextConfig) -> Any:
     """BertConfig of a language model inside the graph, else None."""
     if config.encoder == "builtin" or not config.in_graph:
         return None
-    from vtjax.convert.bert import config_from_hf, read_json
-    from vtjax.convert.hub import local_folder
+    from vtjax.weights.bert import config_from_hf, read_json
+    from vtjax.weights.hub import local_folder
 
     return config_from_hf(read_json(local_folder(config.path) / "config.json"))

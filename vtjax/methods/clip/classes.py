@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vtjax.data.synthetic import workshop_verbs as vocabulary
-from vtjax.data.synthetic.workshop_captions import CAPTION_FRAMES, Wording, describe, reversed_action
-from vtjax.data.synthetic.workshop_types import Entity
-from vtjax.data.synthetic.workshop_verbs import VERB, VERBS
+from vtjax.worlds import workshop_verbs as vocabulary
+from vtjax.worlds.workshop_captions import CAPTION_FRAMES, Wording, describe, reversed_action
+from vtjax.worlds.workshop_types import Entity
+from vtjax.worlds.workshop_verbs import VERB, VERBS
 
 
 @dataclasses.dataclass(frozen=True)

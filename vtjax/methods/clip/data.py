@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from vtjax.config import Experiment
-from vtjax.data.image import ImageTransform
 from vtjax.data.video.excerpt import excerpt
 from vtjax.data.video.sampling import Sampler
 from vtjax.data.video.source import ClipSource, VideoHandle, read_clip
 from vtjax.data.video_records import VideoRecord
+from vtjax.encoders.image import ImageTransform
 from vtjax.errors import VtjaxError, nearest
 from vtjax.methods.clip.classes import ClassSet, named_classes, workshop_classes
 from vtjax.methods.clip.config import ClipConfig, ClipDataConfig

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vtjax.data.image import ImageTransform
 from vtjax.data.video.container import VideoError
 from vtjax.data.video.source import ClipSource, VideoHandle
+from vtjax.encoders.image import ImageTransform
 from vtjax.errors import Problems, VtjaxError
 from vtjax.evals.batches import in_batches, stacked
 from vtjax.methods.clip import task

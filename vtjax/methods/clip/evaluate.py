@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from vtjax.encoders.sentence import gold_embeddings
 from vtjax.evals import retrieval, statistics
 from vtjax.evals.protocol import Result
 from vtjax.methods.clip import data
 from vtjax.methods.clip.classes import ClassSet
 from vtjax.methods.clip.embed import Embedder, open_embedder
-from vtjax.text.sentence import gold_embeddings
 
 TOP = (1, 5)
 _TIE = 1e-6  # scores this close are one: a model that cannot see order rounds differently, nothing more

@@ -9,16 +9,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vtjax.data.image import ImageTransform
+from vtjax.encoders.image import ImageTransform
 from vtjax.losses import sigmoid
 from vtjax.losses.contrastive import unit
 from vtjax.methods.clip.config import ClipModelConfig
 from vtjax.nn import clip as towers
 from vtjax.nn.attention import key_mask
 from vtjax.nn.transformer import Encoder, LayerConfig, LayerNorm
-from vtjax.parallel.partition import Rules
+from vtjax.sharding.partition import Rules
 
-# The partition table of a VideoTextModel (parallel/partition.py).
+# The partition table of a VideoTextModel (sharding/partition.py).
 RULES: Rules = (
     (r"temporal/project/kernel", ("embed", None)),
     (r"logit_bias", ()),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vtjax.config import from_dict
-from vtjax.data.image import ImageTransform
+from vtjax.encoders.image import ImageTransform
 from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
 from vtjax.methods.clip.config import ClipConfig, tokenizer_of
@@ -53,9 +53,9 @@ def sizes_of(config: ClipConfig) -> towers.ClipConfig:
 
 
 def _published_sizes(source: str, activation: str | None) -> towers.ClipConfig:
-    from vtjax.convert.clip import load_clip
-    from vtjax.convert.clip_settings import config_from_hf
-    from vtjax.convert.hub import local_folder
+    from vtjax.weights.clip import load_clip
+    from vtjax.weights.clip_settings import config_from_hf
+    from vtjax.weights.hub import local_folder
 
     path = pathlib.Path(source).expanduser()
     kept = _described(path)
@@ -92,7 +92,7 @@ def _described(folder: pathlib.Path) -> dict[str, Any] | None:
 
 def vocabulary_of(pretrained: str) -> str:
     """Where the tokenizer of `model.pretrained` lies: there, or with what vtjax.convert carried along."""
-    from vtjax.convert.store import CARRIED
+    from vtjax.weights.store import CARRIED
 
     path = pathlib.Path(pretrained).expanduser()
     return pretrained if _described(path) is None else str(path / CARRIED)
@@ -104,8 +104,8 @@ def published_params(config: ClipConfig, params: Mapping[str, Any]) -> dict[str,
     Raises:
       VtjaxError: weights that do not fit exactly.
     """
-    from vtjax.convert.clip import load_clip
     from vtjax.training.checkpoint import load_params
+    from vtjax.weights.clip import load_clip
 
     model = config.model
     path = pathlib.Path(model.pretrained).expanduser()

@@ -16,7 +16,7 @@ from vtjax.losses.sigmoid import sigmoid_contrastive
 from vtjax.methods.clip.config import ClipConfig
 from vtjax.methods.clip.model import VideoTextModel
 from vtjax.nn import clip as towers
-from vtjax.parallel.mesh import BATCH_AXES
+from vtjax.sharding.mesh import BATCH_AXES
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, tuple[jax.Array, jax.Array]]

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from vtjax.data.synthetic.drawn import draw_folder
-from vtjax.data.synthetic.workshop import WORKSHOP_VERSION, Workshop
-from vtjax.data.synthetic.workshop_types import Settings
 from vtjax.data.video.source import ClipSource
 from vtjax.data.video_records import Caption, VideoRecord
 from vtjax.errors import VtjaxError
 from vtjax.methods.clip.classes import workshop_classes, workshop_pairs
 from vtjax.methods.clip.config import ClipDataConfig
+from vtjax.worlds.drawn import draw_folder
+from vtjax.worlds.workshop import WORKSHOP_VERSION, Workshop
+from vtjax.worlds.workshop_types import Settings
 
 SECONDS = 2.0  # of a clip
 # An encoder trained beforehand may know every verb but no held-out pair; clips far behind the training ones are new

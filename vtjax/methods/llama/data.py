@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vtjax.data.synthetic.motion_captions import make_caption
-from vtjax.data.synthetic.motion_world import MOTION_WORLD_VERSION, MotionWorld
 from vtjax.errors import Problems, VtjaxError
 from vtjax.methods.llama.config import LlamaConfig, LlamaDataConfig
 from vtjax.methods.llama.text import TextTokenizer
+from vtjax.worlds.motion_captions import make_caption
+from vtjax.worlds.motion_world import MOTION_WORLD_VERSION, MotionWorld
 
 _ASKED = ("first", "last")
 _SHARES = 2**32

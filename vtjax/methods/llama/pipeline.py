@@ -83,7 +83,7 @@ def _start(experiment: Experiment, params: dict) -> dict:
 
     model = experiment.method.model
     if model.pretrained:
-        from vtjax.convert.llama import load_llama
+        from vtjax.weights.llama import load_llama
 
         dtype = model.frozen_dtype if model.learns == "adapter" else "float32"
         params = {**params, "base": load_llama(model.pretrained, dtype=dtype)[1]}

@@ -12,9 +12,9 @@ import numpy as np
 
 from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
-from vtjax.generate import Sampling, generate
 from vtjax.methods.llama import task
 from vtjax.methods.llama.text import open_tokenizer, sizes_of
+from vtjax.nn.generate import Sampling, generate
 from vtjax.report.html import Page
 from vtjax.text.llama_tokenizer import pad_rows
 from vtjax.training.precision import compute_dtype

@@ -73,9 +73,9 @@ def sizes_of(config: LlamaConfig) -> llama.LlamaConfig:
       VtjaxError: no readable model.
     """
     if config.model.pretrained:
-        from vtjax.convert.bert import read_json
-        from vtjax.convert.hub import local_folder
-        from vtjax.convert.llama import config_from_hf
+        from vtjax.weights.bert import read_json
+        from vtjax.weights.hub import local_folder
+        from vtjax.weights.llama import config_from_hf
 
         path = local_folder(config.model.pretrained) / "config.json"
         return config_from_hf(read_json(path), str(path))
@@ -96,7 +96,7 @@ def open_tokenizer(
     folder, source = assets / FOLDER, config.text.vocabulary or config.model.pretrained
     if corpus is not None and not folder.is_dir():
         if source:
-            from vtjax.convert.hub import local_folder
+            from vtjax.weights.hub import local_folder
 
             LlamaTokenizer(local_folder(source)).save(folder)
         else:

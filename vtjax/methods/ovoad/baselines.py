@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from vtjax.methods.clip.encoder import Encoder
+from vtjax.encoders.clip import Encoder
 from vtjax.methods.ovoad.scores import Bank
 
 NEAR = 8

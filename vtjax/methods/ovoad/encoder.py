@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vtjax.config import Experiment
-from vtjax.data.image import ImageTransform
+from vtjax.encoders import clip as clip
+from vtjax.encoders.image import ImageTransform
 from vtjax.errors import VtjaxError
-from vtjax.methods.clip import encoder as clip
 from vtjax.methods.clip.sizes import load_sizes, sizes_of
 from vtjax.methods.ovoad.config import OvoadConfig
 from vtjax.nn.clip import ClipConfig as Sizes

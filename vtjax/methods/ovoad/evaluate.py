@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vtjax.data.video_records import FrameTargets
 from vtjax.errors import VtjaxError
 from vtjax.evals.frame_detection import Detection, class_mean, detect, grouped_results, interval
 from vtjax.evals.frame_protocols import PROTOCOLS
+from vtjax.evals.frame_targets import FrameTargets
 from vtjax.evals.protocol import Result
 from vtjax.methods.ovoad import baselines, data, scores, task
 from vtjax.methods.ovoad.classes import ClassSet

@@ -19,9 +19,9 @@ from vtjax.nn.dropout import Dropout, DropPath
 from vtjax.nn.grouping import Assignment, CrossAttentionBlock, GroupingBlock
 from vtjax.nn.slot_attention import SlotAttention, SlotConfig
 from vtjax.nn.transformer import DecoderLayer, EncoderLayer, FeedForward, LayerConfig, LayerNorm
-from vtjax.parallel.partition import Rules
+from vtjax.sharding.partition import Rules
 
-# The partition table of an OvoadModel (parallel/partition.py).
+# The partition table of an OvoadModel (sharding/partition.py).
 RULES: Rules = (
     (r"(position\w*|group_token)$", (None, "embed")),
     (r"compress_long/kernel", (None, "embed", None)),

@@ -20,14 +20,7 @@ from vtjax.methods.ovoad import config as settings
 from vtjax.methods.ovoad import data, task
 from vtjax.methods.ovoad.captions import FILLER, NOTHING
 from vtjax.methods.ovoad.embed import TOKENIZER, Scorer
-from vtjax.methods.ovoad.encoder import (
-    PRETRAIN,
-    FrameEncoder,
-    encoder_sizes,
-    has_stage,
-    open_encoder,
-    tokenizer_of,
-)
+from vtjax.methods.ovoad.encoder import PRETRAIN, FrameEncoder, encoder_sizes, has_stage, open_encoder, tokenizer_of
 from vtjax.methods.ovoad.model import RULES
 from vtjax.nn.vit import unstack_layers
 from vtjax.training.precision import compute_dtype

@@ -19,17 +19,16 @@ import jax
 import numpy as np
 from absl import flags
 
-from vtjax import mains
+from vtjax import command_line
 from vtjax.data.readers.array_pickle import write_predictions
 from vtjax.errors import VtjaxError
-from vtjax.evals import frame_sets, frame_splits
 from vtjax.evals.frame_detection import base_to_novel
-from vtjax.evals.frame_sets import FrameSet
 from vtjax.evals.protocol import Result
-from vtjax.methods.ovoad import data, scores, task
+from vtjax.methods.ovoad import data, frame_sets, frame_splits, scores, task
 from vtjax.methods.ovoad.classes import ClassSet, named_classes
 from vtjax.methods.ovoad.embed import WINDOWS, Scorer, open_scorer
 from vtjax.methods.ovoad.evaluate import Scored, full_results, score_videos
+from vtjax.methods.ovoad.frame_sets import FrameSet
 from vtjax.methods.ovoad.scores import Bank
 from vtjax.methods.ovoad.stream import CAPACITY
 
@@ -159,7 +158,7 @@ def published(_: Sequence[str]) -> int:
     from vtjax.evals.protocol import format_table, save_results
     from vtjax.runs import Run
 
-    mains.quiet_libraries()
+    command_line.quiet_libraries()
     options = flags.FLAGS
     missing = [name for name in ("work_directory", "dataset", "targets", "features") if not getattr(options, name)]
     if missing:
@@ -184,7 +183,7 @@ def published(_: Sequence[str]) -> int:
 
 
 def main() -> None:
-    mains.run(published)
+    command_line.run(published)
 
 
 if __name__ == "__main__":

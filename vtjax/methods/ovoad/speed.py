@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from vtjax import mains
+from vtjax import command_line
 
 flags.DEFINE_integer("streams", 1, "Streams that are scored together.", lower_bound=1)
 flags.DEFINE_integer("steps", 30, "Steps to time, after three that are not.", lower_bound=1)
@@ -43,8 +43,8 @@ def random_model(dtype: str = "float32", preset: str = "ViT-B/16", dntr: str = "
     import jax
     import jax.numpy as jnp
 
-    from vtjax.data.image import ImageTransform
-    from vtjax.methods.clip.encoder import Encoder
+    from vtjax.encoders.clip import Encoder
+    from vtjax.encoders.image import ImageTransform
     from vtjax.methods.ovoad import task
     from vtjax.methods.ovoad.config import OvoadConfig
     from vtjax.methods.ovoad.embed import Scorer
@@ -133,7 +133,7 @@ def speed(_: Sequence[str]) -> int:
 
 
 def main() -> None:
-    mains.run(speed)
+    command_line.run(speed)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from vtjax.data.synthetic.drawn import draw_folder
-from vtjax.data.synthetic.workshop import WORKSHOP_VERSION, Workshop
-from vtjax.data.synthetic.workshop_types import Settings
-from vtjax.data.synthetic.workshop_verbs import LABEL
 from vtjax.errors import VtjaxError
 from vtjax.methods.ovoad.config import OvoadDataConfig
+from vtjax.worlds.drawn import draw_folder
+from vtjax.worlds.workshop import WORKSHOP_VERSION, Workshop
+from vtjax.worlds.workshop_types import Settings
+from vtjax.worlds.workshop_verbs import LABEL
 
 SPLITS = ("train", "val", "test", "zero_shot", "everything")
 _CHUNK = 4  # streams that a process draws at once

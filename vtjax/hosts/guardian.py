@@ -1,0 +1,69 @@
+"""A small program beside each process of several: it says so when that process ends without a word.
+
+    guardian.py FOLDER PROCESS PROCESSES SECONDS     started by vtjax.hosts, standard input a pipe of that process
+
+A process that is killed cannot say anything, and JAX ends the others (SIGABRT) when the one that coordinates them is
+gone, without naming its host. The pipe is closed in either case; this program then writes the state "died" to the
+heartbeat, so that the others know at once, and prints who else has gone. A last line on the pipe means all is well.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+import time
+
+sys.path[0] = str(pathlib.Path(__file__).parents[2])  # not this folder, whose names hide other packages
+
+from vtjax.files import as_path  # noqa: E402
+from vtjax.hosts import heartbeat  # noqa: E402
+
+
+def last_words(folder: str, process: int, processes: int, seconds: float) -> str:
+    """Marks the heartbeat of the process that is gone, and says which of the others are.
+
+    seconds: of silence after which one is gone, too.
+    """
+    own = heartbeat.file_of(as_path(folder), process)
+    record = heartbeat.read(folder).get(process, {})
+    if record.get("state") in heartbeat.RUNNING:
+        heartbeat.write(own, {**record, "state": "died", "beat": record.get("beat", 0) + 1})
+    observer = heartbeat.Observer(folder)
+    before = {p for p, r in observer.look().items() if r.get("state") in ("died", "failed")}
+    until, lost = time.monotonic() + seconds, []
+    while not lost and time.monotonic() < until:
+        time.sleep(min(heartbeat.SETTLE, seconds))
+        others = {p: r for p, r in observer.look().items() if p != process and p < processes}
+        if process == 0:  # JAX ends the others when the first is gone: only who was gone before can be the cause
+            others = {p: r for p, r in others.items() if p in before}
+        lost = heartbeat.blamed(others, process, [p for p, r in others.items() if r.get("state") == "died"])
+        if process == 0 and not lost or lost != [0] and any(process in r.get("lost", ()) for r in others.values()):
+            lost = []
+            break  # the others ended because of this one, or will
+    else:
+        lost = lost or [p for p in range(processes) if p != process and observer.gone(p, 0.8 * seconds)]
+    if process and lost != [0]:  # the file of the first may come later than those of the processes it took with it
+        time.sleep(min(heartbeat.SETTLE, seconds))
+        lost = [0] if observer.look().get(0, {}).get("state") == "died" else lost
+    where = "" if record.get("step") is None else f" at step {record['step']}"
+    me = f"process {process} of {processes} (host {record.get('host')})"
+    if not lost:
+        return f"{me} was killed or crashed{where}"
+    named = "; ".join(heartbeat.describe(p, observer.records.get(p)) for p in lost)
+    return f"{me} ended{where} because it lost {named}"
+
+
+def main() -> None:
+    folder, process, processes, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+    said = sys.stdin.buffer.read()
+    if said.strip() == b"bye":
+        return
+    try:
+        print(f"error: {last_words(folder, process, processes, seconds)}", file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""OV-OAD's released names (ovoad.md section 10) to methods/ovoad's parameters, and back.
+
+The released code has the encoder with one cross attention, or none; of the paper's decoder no names are known. The
+tensors do not tell how a window is split (24 past frames and 8 near ones in all that was released), nor the heads (8).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from vtjax.errors import VtjaxError
+from vtjax.methods.ovoad.config import OvoadConfig, OvoadModelConfig, OvoadTextConfig
+from vtjax.nn.clip import ClipConfig, TextConfig
+from vtjax.weights import groupvit, tables
+
+MARKER = "img_encoder.layers.1.group_token"
+VISION = "a copy of CLIP's vision tower; frame features come from their own encoder here"
+NEAR = 8
+_BACKBONE = re.compile(r"img_encoder\.vision_backbone\.(?!.*adaptmlp).+")
+
+
+def published_names(names: Sequence[str], where: str = "checkpoint") -> tuple[str, dict[str, str], dict[str, str]]:
+    """(prefix of every name, name without it -> name, name that is no parameter -> why).
+
+    Raises:
+      VtjaxError: not an OV-OAD.
+    """
+    full = next((n for n in names if n == MARKER or n.endswith("." + MARKER)), None)
+    if full is None:
+        raise VtjaxError(f"{where}: no {MARKER} in it, so not an OV-OAD")
+    prefix = full[: -len(MARKER)]
+    own = {n.removeprefix(prefix): n for n in names}
+    dropped = {own.pop(n): VISION for n in list(own) if _BACKBONE.fullmatch(n)}
+    return prefix, own, dropped
+
+
+def config_from_tensors(
+    shapes: Mapping[str, tuple[int, ...]], where: str = "checkpoint"
+) -> tuple[OvoadConfig, ClipConfig]:
+    """The method's settings, and the encoder's sizes of which the text tower's are known, from the tensors.
+
+    Raises:
+      VtjaxError: a tensor is missing that a size is read from.
+    """
+
+    def count(pattern: str) -> int:
+        return len({m[1] for name in shapes if (m := re.match(pattern, name))})
+
+    try:
+        _, length, width = shapes["img_encoder.pos_embed"]
+        dntr, cluster, group = (count(rf"img_encoder\.layers\.{i}\.blocks\.(\d+)\.") for i in range(3))
+        branch = "img_encoder.layers.0.long_short_xattn.norm_post.weight" in shapes
+        vocab, text_width = shapes["text_encoder.token_embedding.weight"]
+        adapter = shapes.get("text_encoder.transformer.resblocks.0.adaptmlp.down_proj.weight", (0,))[0]
+        joint, hidden = shapes["img_projector.linear_out.weight"]
+        model = OvoadModelConfig(
+            width=width,
+            past=length - NEAR,
+            near=NEAR,
+            mlp_ratio=shapes["img_encoder.layers.0.blocks.0.mlp.fc1.weight"][0] // width,
+            dntr="encoder_xattn" if branch else "encoder",
+            dntr_layers=dntr,
+            cluster_layers=cluster,
+            group_layers=group,
+            groups=shapes[MARKER][1],
+            out_groups=shapes["img_encoder.layers.1.downsample.mlp_inter.fc2.weight"][0],
+            project_hidden=hidden,
+            joint_width=joint,
+        )
+        text = TextConfig(
+            vocab_size=vocab,
+            context_length=shapes["text_encoder.positional_embedding"][0],
+            width=text_width,
+            layers=count(r"text_encoder\.transformer\.resblocks\.(\d+)\."),
+            heads=max(1, text_width // 64),
+            mlp_width=shapes["text_encoder.transformer.resblocks.0.mlp.c_fc.weight"][0],
+        )
+        space = "eot" if shapes["saliency_projector"][1] == text_width else "projected"
+        embed_dim = shapes["text_encoder.text_projection"][1]
+    except (KeyError, ValueError, IndexError) as error:
+        raise VtjaxError(f"{where}: no tensor {error}, so not an OV-OAD") from error
+    method = OvoadConfig(model=model, text=OvoadTextConfig(adapter=adapter, current_space=space))
+    return method, ClipConfig(embed_dim, text=text)
+
+
+def entries(config: OvoadConfig, sizes: ClipConfig) -> Iterator[tables.Entry]:
+    """Every published tensor, without its prefix.
+
+    Raises:
+      VtjaxError: a variant of the model for which no names were released.
+    """
+    model = config.model
+    if model.dntr not in ("encoder_xattn", "encoder") or model.unit != "grouping" or not model.clustering:
+        raise VtjaxError(
+            f"no names were released for an OV-OAD with dntr={model.dntr!r}, unit={model.unit!r}, "
+            f"clustering={model.clustering}; they are known for dntr='encoder_xattn' or 'encoder' with unit='grouping'"
+        )
+    yield tables.Entry("img_encoder.pos_embed", ("visual/position",), "lead")
+    stages = (("dntr", model.dntr_layers), ("cluster", model.cluster_layers), ("group_layers", model.group_layers))
+    for i, (ours, depth) in enumerate(stages):
+        for j in range(depth):
+            theirs = f"img_encoder.layers.{i}.blocks.{j}."
+            yield from tables.modules(f"visual/{ours}_{j}/", theirs, groupvit.BLOCK)
+    if model.dntr == "encoder_xattn":
+        branch = "img_encoder.layers.0.long_short_xattn."
+        yield from tables.modules("visual/current_attention/", branch, groupvit.cross_attention())
+    yield tables.Entry(MARKER, ("visual/group_token",), "lead")
+    yield from groupvit.grouping("visual/unit/", "img_encoder.layers.1.downsample.")
+    yield from tables.modules("visual/", "img_encoder.", {"norm": "norm"})
+    for ours, theirs in (("visual_projector/", "img_projector."), ("text_projector/", "text_projector.")):
+        names = {"linear_hidden.0": "hidden", "linear_hidden.1": "norm", "linear_out": "out"}
+        yield from tables.modules(ours, theirs, names)
+    yield from groupvit.released_text("text/", sizes.text.layers)
+    yield tables.same("text/projection/kernel", "text_encoder.text_projection")
+    for i in range(sizes.text.layers if config.text.adapter else 0):
+        ours, theirs = f"text/transformer/layer_{i}/parallel_adapter/", f"text_encoder.transformer.resblocks.{i}."
+        yield from tables.modules(ours, theirs, {"adaptmlp.down_proj": "down", "adaptmlp.up_proj": "up"})
+    yield tables.same("current_projection/kernel", "saliency_projector")
+    yield tables.same("logit_scale", "logit_scale")
+    yield tables.same("multi_label_scale", "multi_label_logit_scale")
+
+
+def init(config: OvoadConfig, sizes: ClipConfig) -> dict[str, Any]:
+    """The module's own initial values; under `jax.eval_shape`, their shapes."""
+    import jax
+    import jax.numpy as jnp
+
+    from vtjax.methods.ovoad import task
+
+    length = config.model.past + config.model.near
+    batch = {
+        "features": jnp.zeros((1, length, config.model.width)),
+        "valid": jnp.ones((1, length), bool),
+        "current_ids": jnp.zeros((1, 2), jnp.int32),
+    }
+    return task.init(config, sizes, jax.random.key(0), batch)

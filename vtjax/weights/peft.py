@@ -1,0 +1,222 @@
+"""LoRA adapters in PEFT's layout (adapter_config.json and adapter_model.safetensors or .bin), in and out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vtjax.errors import VtjaxError, nearest
+from vtjax.files import write_atomically
+from vtjax.nn.lora import LoraConfig, kernel_dims
+from vtjax.trees import flatten, unflatten
+from vtjax.weights import report
+from vtjax.weights.files import open_weights, read_json
+from vtjax.weights.llama import MODULES
+from vtjax.weights.safetensors_io import write_safetensors
+
+CONFIG_FILE = "adapter_config.json"
+TENSOR_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+EXTRAS_FILES = ("non_lora_trainables.safetensors", "non_lora_trainables.bin")
+PREFIX = "base_model.model."  # what peft puts before the names of the wrapped model's modules
+
+# "...q_proj.lora_A.weight"; a dump that was not written by peft's own saving names the adapter, as in
+# "lora_A.default.weight".
+_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.\w+)?\.weight")
+_LAYER = re.compile(r"(?:.*\.)?layers\.(?P<layer>\d+)\.(?P<rest>.+)")
+# Settings that change what an adapter computes and that the low-rank layers here do not have.
+_PLAIN = {
+    "fan_in_fan_out": False,
+    "use_dora": False,
+    "lora_bias": False,
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "layer_replication": None,
+    "alora_invocation_tokens": None,
+    "use_qalora": False,
+    "use_bdlora": None,
+    "trainable_token_indices": None,
+    "target_parameters": None,
+}
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")  # initialisations that also change the base weights
+
+
+@dataclasses.dataclass(frozen=True)
+class PeftAdapter:
+    """What an adapter folder holds.
+
+    config, tree: as `vtjax.nn.lora` takes them, factors float32. extras: every other tensor of the folder under its
+    published name without "base_model." (projectors and heads that were trained beside the adapter, modules_to_save,
+    factors of modules outside the base's layers). settings: adapter_config.json. places: name in `extras` -> (file,
+    name in it).
+    """
+
+    config: LoraConfig
+    tree: dict[str, Any]
+    extras: dict[str, np.ndarray]
+    settings: dict[str, Any]
+    places: dict[str, tuple[str, str]]
+
+
+def load_peft(
+    folder: str | os.PathLike[str], base: Mapping[str, Any], modules: Mapping[str, str] = MODULES
+) -> PeftAdapter:
+    """An adapter from the folder that peft's `save_pretrained` wrote.
+
+    Args:
+      base: parameters (arrays or shapes) of the model that it is for. modules: our module below `layers` -> published
+        module below `layers.{i}`.
+
+    Raises:
+      VtjaxError: a damaged file, another kind of adapter than plain LoRA, half a pair of factors, a layer that is
+        missing or of another size than the base's. The tensors are named.
+    """
+    folder = pathlib.Path(folder)
+    settings = read_json(folder / CONFIG_FILE)
+    where = str(folder / CONFIG_FILE)
+    _check_settings(settings, where)
+    factors: dict[str, dict[int, np.ndarray]] = {}
+    extras: dict[str, np.ndarray] = {}
+    places: dict[str, tuple[str, str]] = {}
+    ours = {theirs: name for name, theirs in modules.items()}
+    for file, name, value in _tensors(folder):
+        match = _FACTOR.fullmatch(name)
+        layer = _LAYER.fullmatch(match["module"]) if match else None
+        if layer and layer["rest"] in ours:
+            path = f"layers/{ours[layer['rest']]}/{match['side'].lower()}"
+            factors.setdefault(path, {})[int(layer["layer"])] = value
+        else:
+            extras[bare_name(name)], places[bare_name(name)] = value, (file, name)
+    if not factors:
+        raise VtjaxError(f"{folder}: no LoRA factors of {', '.join(modules.values())}")
+    tree = _tree(factors, base, settings["r"], str(folder))
+    return PeftAdapter(_config(settings, factors), tree, extras, settings, places)
+
+
+def save_peft(
+    folder: str | os.PathLike[str],
+    config: LoraConfig,
+    tree: Mapping[str, Any],
+    base_model_name: str | None = None,
+    modules: Mapping[str, str] = MODULES,
+    extras: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Writes a folder that `peft.PeftModel.from_pretrained` puts on a LLaMA causal language model.
+
+    tree: factors, written in their own dtype. extras: tensors to write beside them, under their published names.
+
+    Raises:
+      VtjaxError: factors of a module without a published name.
+    """
+    tensors = {}
+    targets = set()
+    for path, value in flatten(tree).items():
+        module, side = path.removeprefix("layers/").rsplit("/", 1)
+        if module not in modules:
+            raise VtjaxError(f"{path}: no published name for this module; {nearest(module, modules)}")
+        targets.add(modules[module].rsplit(".", 1)[-1])
+        for i, factor in enumerate(np.asarray(value)):
+            # a: [*inputs, r] -> (r, in); b: [r, *outputs] -> (out, r)
+            matrix = factor.reshape(-1, config.rank) if side == "a" else factor.reshape(config.rank, -1)
+            tensors[f"{PREFIX}model.layers.{i}.{modules[module]}.lora_{side.upper()}.weight"] = matrix.T
+    settings = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model_name,
+        "r": config.rank,
+        "lora_alpha": config.alpha,
+        "lora_dropout": config.dropout,
+        "use_rslora": config.rslora,
+        "target_modules": sorted(targets),
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "modules_to_save": None,
+        "init_lora_weights": True,
+        "inference_mode": True,
+    }
+    folder = pathlib.Path(folder)
+    write_safetensors(folder / TENSOR_FILES[0], {**tensors, **(extras or {})})
+    write_atomically(folder / CONFIG_FILE, json.dumps(settings, indent=2))
+
+
+def _check_settings(settings: Mapping[str, Any], where: str) -> None:
+    if settings.get("peft_type") != "LORA":
+        raise VtjaxError(f"{where}: peft_type {settings.get('peft_type')!r}; only 'LORA' adapters are supported")
+    lost = [key for key in ("r", "lora_alpha") if key not in settings]
+    if lost:
+        raise VtjaxError(f"{where}: no {' and no '.join(lost)}")
+    for key, plain in _PLAIN.items():
+        if (settings.get(key) or plain) != plain:
+            raise VtjaxError(f"{where}: {key} {settings[key]!r} is not supported; expected {plain!r}")
+    if settings.get("bias", "none") != "none":
+        raise VtjaxError(f"{where}: bias {settings['bias']!r} is not supported; expected 'none'")
+    init = settings.get("init_lora_weights")
+    if isinstance(init, str) and init.lower().startswith(_CHANGES_BASE):
+        raise VtjaxError(
+            f"{where}: init_lora_weights {init!r} also changes the base weights; convert it to a plain adapter in peft "
+            "(save_pretrained with path_initial_model_for_weight_conversion) first"
+        )
+
+
+def _tensors(folder: pathlib.Path) -> Iterator[tuple[str, str, np.ndarray]]:
+    """(file, name, tensor) of the adapter, and of what was trained beside it."""
+    found = [name for name in TENSOR_FILES if (folder / name).is_file()]
+    if not found:
+        raise VtjaxError(f"{folder}: no adapter weights; expected {' or '.join(TENSOR_FILES)}")
+    beside = [name for name in EXTRAS_FILES if (folder / name).is_file()]
+    for file in found[:1] + beside[:1]:
+        for name, value in open_weights(folder / file).items():
+            yield file, name, value
+
+
+def bare_name(name: str) -> str:
+    """The name in the model that peft wrapped; a language model that is itself wrapped starts at "model." once."""
+    name = name.removeprefix("base_model.")
+    return name.removeprefix("model.") if name.startswith("model.model.") else name
+
+
+def _config(settings: Mapping[str, Any], factors: Mapping[str, Any]) -> LoraConfig:
+    names = sorted({path.removeprefix("layers/").rsplit("/", 1)[0] for path in factors})
+    return LoraConfig(
+        rank=settings["r"],
+        alpha=float(settings["lora_alpha"]),
+        dropout=float(settings.get("lora_dropout") or 0.0),
+        targets=rf"layers/({'|'.join(map(re.escape, names))})/kernel",
+        rslora=bool(settings.get("use_rslora", False)),
+    )
+
+
+def _tree(
+    factors: Mapping[str, Mapping[int, np.ndarray]], base: Mapping[str, Any], rank: int, where: str
+) -> dict[str, Any]:
+    """Factors stacked over layers, turned and with heads apart, after comparing every one with the base."""
+    flat = flatten(base)
+    expected: dict[str, Any] = {}
+    found: dict[str, Any] = {}
+    places: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {}
+    for module in sorted({path.rsplit("/", 1)[0] for path in factors}):
+        kernel = module + "/kernel"
+        if kernel not in flat:
+            raise VtjaxError(f"{where}: adapter for {kernel}, which the base does not have; {nearest(kernel, flat)}")
+        stack, inputs, outputs = places[module] = kernel_dims(kernel, flat[kernel].shape)
+        shapes = {"a": (rank, int(np.prod(inputs))), "b": (int(np.prod(outputs)), rank)}
+        for side, shape in shapes.items():
+            for i in range(stack[0]):
+                expected[f"layer {i} {module}/{side}"] = jax.ShapeDtypeStruct(shape, jnp.float32)
+            for i, value in factors.get(f"{module}/{side}", {}).items():
+                found[f"layer {i} {module}/{side}"] = value
+    report.match(expected, found).raise_if_incomplete(source=where)
+    tree = {}
+    for module, (stack, inputs, outputs) in places.items():
+        for side, shape in (("a", (*inputs, rank)), ("b", (rank, *outputs))):
+            layers = [np.asarray(factors[f"{module}/{side}"][i], np.float32).T.reshape(shape) for i in range(stack[0])]
+            tree[f"{module}/{side}"] = np.stack(layers)
+    return unflatten(tree)

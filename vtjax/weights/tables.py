@@ -1,0 +1,197 @@
+"""Key maps as tables: one `Entry` for each published tensor, read and written by the same few lines.
+
+Torch keeps linear weights as [out, in] with heads flat; here a kernel is [in, out], or [in, heads, head_dim].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vtjax.trees import flatten, unflatten
+from vtjax.weights import report
+from vtjax.weights.options import Options
+from vtjax.weights.source import Source, Tensors
+
+# Published name of each module of a pre-norm layer -> ours; several of ours are stacked in one published tensor.
+HF_LAYER = {
+    "self_attn.q_proj": "attention/query",
+    "self_attn.k_proj": "attention/key",
+    "self_attn.v_proj": "attention/value",
+    "self_attn.out_proj": "attention/out",
+    "layer_norm1": "norm1",
+    "layer_norm2": "norm2",
+    "mlp.fc1": "ffn/up",
+    "mlp.fc2": "ffn/down",
+}
+OPENAI_LAYER = {
+    "attn.in_proj_": ("attention/query", "attention/key", "attention/value"),
+    "attn.out_proj": "attention/out",
+    "ln_1": "norm1",
+    "ln_2": "norm2",
+    "mlp.c_fc": "ffn/up",
+    "mlp.c_proj": "ffn/down",
+}
+Names = Mapping[str, str | tuple[str, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One published tensor and the parameters it holds, "a/b/c" names.
+
+    kind: "same" shape and values; "flat" biases, heads and parts concatenated; "dense" matrices, published as
+    [out, in] with heads flat and parts stacked; "conv" kernels, published as [out, in, height, width]; "conv1" a dense
+    matrix published as a convolution of size 1, [out, in, 1]; "lead" published with a leading axis of 1.
+    """
+
+    theirs: str
+    ours: tuple[str, ...]
+    kind: str
+
+    def published_shape(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """Shape of the tensor for parameters of these shapes."""
+        if self.kind in ("dense", "conv1"):
+            outs = [math.prod(shape) // _inputs(name, shape) for name, shape in zip(self.ours, shapes, strict=True)]
+            return (sum(outs), _inputs(self.ours[0], shapes[0]), *([1] if self.kind == "conv1" else []))
+        if self.kind == "flat":
+            return (sum(map(math.prod, shapes)),)
+        (shape,) = shapes
+        if self.kind == "lead":
+            return (1, *shape)
+        return (shape[3], shape[2], shape[0], shape[1]) if self.kind == "conv" else tuple(shape)
+
+    def publish(self, values: Sequence[np.ndarray]) -> np.ndarray:
+        """The published tensor of these parameters."""
+        if self.kind in ("dense", "conv1"):
+            parts = [v.reshape(_inputs(n, v.shape), -1).T for n, v in zip(self.ours, values, strict=True)]
+            matrix = np.concatenate(parts) if len(parts) > 1 else np.ascontiguousarray(parts[0])
+            return matrix[..., None] if self.kind == "conv1" else matrix
+        if self.kind == "flat":
+            return np.concatenate([v.reshape(-1) for v in values])
+        (value,) = values
+        if self.kind == "lead":
+            return value[None]
+        return np.ascontiguousarray(value.transpose(3, 2, 0, 1)) if self.kind == "conv" else value
+
+    def parameters(self, value: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+        """The inverse of `publish`, new arrays of these shapes."""
+        if self.kind == "conv":
+            value = value.transpose(2, 3, 1, 0)
+        elif self.kind == "conv1":
+            value = value[..., 0]
+        parts = np.split(value, len(shapes)) if len(shapes) > 1 else [value]
+        parts = [part.T if self.kind in ("dense", "conv1") else part for part in parts]
+        return [np.array(part, order="C").reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _inputs(name: str, shape: tuple[int, ...]) -> int:
+    """Rows of a kernel as a matrix: an attention's `out` takes [heads, head_dim], all others one axis."""
+    return math.prod(shape[:-1]) if name.endswith("out/kernel") else shape[0]
+
+
+def same(ours: str, theirs: str) -> Entry:
+    """One tensor as it is."""
+    return Entry(theirs, (ours,), "same")
+
+
+def modules(ours: str, theirs: str, names: Names, bias: bool = True) -> Iterator[Entry]:
+    """Weights and biases of dense layers and norms (those with "norm" in our name), `names` below two prefixes.
+
+    A published name that ends in "_" has its leaf's name right behind it: "attn.in_proj_" + "weight".
+    """
+    for published, mine in names.items():
+        mine = (mine,) if isinstance(mine, str) else mine
+        dot = "" if published.endswith("_") else "."
+        norm = "norm" in mine[0].rsplit("/", 1)[-1]
+        leaves = [("weight", "scale" if norm else "kernel", "same" if norm else "dense")]
+        for suffix, leaf, kind in leaves + ([("bias", "bias", "flat")] if bias else []):
+            paths = tuple(f"{ours}{name}/{leaf}" for name in mine)
+            yield Entry(f"{theirs}{published}{dot}{suffix}", paths, kind)
+
+
+def layers(ours: str, theirs: str, count: int, names: Names) -> Iterator[Entry]:
+    """`modules` of a stack of layers; `ours` precedes "layer_0/...", `theirs` has "{i}" for the layer's number."""
+    for i in range(count):
+        yield from modules(f"{ours}layer_{i}/", theirs.format(i=i), names)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shape:
+    shape: tuple[int, ...]
+
+
+def shapes_of(tree: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Shapes by "a/b/c" name, of nested dicts of arrays or of anything with a shape."""
+    return {name: tuple(leaf.shape) for name, leaf in flatten(tree).items()}
+
+
+def read(
+    table: Sequence[Entry],
+    shapes: Mapping[str, tuple[int, ...]],
+    tensors: Mapping[str, np.ndarray],
+    where: str = "checkpoint",
+    dtype: Any = np.float32,
+    allow_unused: Sequence[str] = (),
+) -> tuple[dict[str, Any], report.MatchReport]:
+    """Parameters, nested dicts of `dtype`, from published tensors, and the report in published names.
+
+    shapes: of every parameter by "a/b/c" name. tensors: may be lazy; each is read once, after all shapes were compared.
+
+    Raises:
+      VtjaxError: a tensor is missing, of another shape, or unused and not named in `allow_unused`.
+    """
+    expected = {e.theirs: _Shape(e.published_shape([shapes[n] for n in e.ours])) for e in table}
+    found = {name: _Shape(shape_of(tensors, name)) for name in tensors}
+    result = report.match(expected, found).raise_if_incomplete(allow_unused=allow_unused, source=where)
+    params = {}
+    for entry in table:
+        value = np.asarray(tensors[entry.theirs]).astype(dtype, copy=False)
+        params |= zip(entry.ours, entry.parameters(value, [shapes[n] for n in entry.ours]), strict=True)
+    return unflatten(params), result
+
+
+def write(
+    table: Sequence[Entry], shapes: Mapping[str, tuple[int, ...]], params: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Tensors under their published names; the exact inverse of `read`.
+
+    Raises:
+      VtjaxError: parameters of other names or shapes.
+    """
+    flat = flatten(params)
+    wanted = {name: _Shape(shape) for name, shape in shapes.items()}
+    report.match(wanted, flat).raise_if_incomplete(source="parameters")
+    return {e.theirs: e.publish([np.asarray(flat[n]) for n in e.ours]) for e in table}
+
+
+def shape_of(tensors: Mapping[str, np.ndarray], name: str) -> tuple[int, ...]:
+    """A tensor's shape, without reading it where `tensors` can tell (a safetensors file's header does)."""
+    return tuple(tensors.shape(name)) if hasattr(tensors, "shape") else tuple(tensors[name].shape)
+
+
+def load(
+    source: Source,
+    options: Options,
+    names: Mapping[str, str],
+    dropped: Mapping[str, str],
+    table: Sequence[Entry],
+    shapes: Mapping[str, tuple[int, ...]],
+    random: Callable[[], Mapping[str, Any]],
+) -> tuple[dict[str, Any], report.MatchReport, str]:
+    """(parameters, report, published dtype) of a source whose tensors are all accounted for.
+
+    names: published name as the table has it -> name in the source. dropped: name in the source -> why it is no
+      parameter. random: the model's own initial values, made only where --allow_missing lets a tensor be missing.
+
+    Raises:
+      VtjaxError: as `read`.
+    """
+    tensors = Tensors(source.tensors, names)
+    done = tensors.reconcile({e.theirs: e.ours for e in table}, lambda: write(table, shapes, random()), options.allow)
+    params, result = read(table, shapes, tensors, str(source.path), np.dtype(options.dtype or "float32"))
+    found = dataclasses.replace(done.amend(result), dropped=tuple(dropped.items()))
+    return params, found, tensors.published_dtype()
