@@ -18,7 +18,7 @@ l14).
 """
 
 from vtjax.config import Experiment, Loader, Optim, Train, variant_of
-from vtjax.methods.clip.config import (
+from vtjax.encoders.clip_config import (
     ClipConfig,
     ClipDataConfig,
     ClipLossConfig,

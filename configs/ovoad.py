@@ -21,7 +21,7 @@ import functools
 import pathlib
 
 from vtjax.config import Experiment, Loader, Optim, Stage, Train, load_config_file, variant_of
-from vtjax.methods.clip.config import (
+from vtjax.encoders.clip_config import (
     ClipConfig,
     ClipDataConfig,
     ClipModelConfig,

@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 def tiny():
     """tiny(variant): its experiment at the smallest sizes that still have every part."""
     from vtjax.config import load_config_file
-    from vtjax.methods.clip.config import TextSizes, VisionSizes
+    from vtjax.encoders.clip_config import TextSizes, VisionSizes
 
     def make(variant):
         experiment = load_config_file(f"{ROOT}/configs/clip.py:{variant}")

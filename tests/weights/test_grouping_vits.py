@@ -190,7 +190,7 @@ def test_groupvits_layouts_agree():
 
 def test_a_trained_run_goes_back_to_the_released_names(convert, tmp_path):
     from vtjax.config import Experiment, save_experiment
-    from vtjax.methods.clip.config import ClipConfig, ClipModelConfig, TextSizes
+    from vtjax.encoders.clip_config import ClipConfig, ClipModelConfig, TextSizes
     from vtjax.weights import store
     from vtjax.weights.source import Source
 

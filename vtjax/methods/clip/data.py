@@ -14,10 +14,10 @@ from vtjax.data.video.excerpt import excerpt
 from vtjax.data.video.sampling import Sampler
 from vtjax.data.video.source import ClipSource, VideoHandle, read_clip
 from vtjax.data.video_records import VideoRecord
+from vtjax.encoders.clip_config import ClipConfig, ClipDataConfig
 from vtjax.encoders.image import ImageTransform
 from vtjax.errors import VtjaxError, nearest
 from vtjax.methods.clip.classes import ClassSet, named_classes, workshop_classes
-from vtjax.methods.clip.config import ClipConfig, ClipDataConfig
 from vtjax.methods.clip.world import WorkshopClips, world_clips
 from vtjax.text.tokenizer import Tokenizer
 

@@ -9,10 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vtjax.encoders.clip_config import ClipModelConfig
 from vtjax.encoders.image import ImageTransform
 from vtjax.losses import sigmoid
 from vtjax.losses.contrastive import unit
-from vtjax.methods.clip.config import ClipModelConfig
 from vtjax.nn import clip as towers
 from vtjax.nn.attention import key_mask
 from vtjax.nn.transformer import Encoder, LayerConfig, LayerNorm

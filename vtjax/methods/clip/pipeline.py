@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Callable
 
 from vtjax.config import Experiment
-from vtjax.methods.clip import config as settings
+from vtjax.encoders import clip_config as settings
 from vtjax.methods.clip import data, task
 from vtjax.methods.clip.embed import Embedder
 from vtjax.methods.clip.evaluate import quick_results

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from vtjax.config import from_dict
+from vtjax.encoders.clip_config import ClipConfig, tokenizer_of
 from vtjax.encoders.image import ImageTransform
 from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
-from vtjax.methods.clip.config import ClipConfig, tokenizer_of
 from vtjax.nn import clip as towers
 from vtjax.nn.vit import VisionConfig, stack_layers, unstack_layers
 from vtjax.text.tokenizer import SEP

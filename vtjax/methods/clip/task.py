@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vtjax.encoders.clip_config import ClipConfig
 from vtjax.errors import VtjaxError
 from vtjax.losses.contrastive import chronology_accuracy, contrastive_accuracy, unit
 from vtjax.losses.distributed_contrastive import clip_info_nce
 from vtjax.losses.sigmoid import sigmoid_contrastive
-from vtjax.methods.clip.config import ClipConfig
 from vtjax.methods.clip.model import VideoTextModel
 from vtjax.nn import clip as towers
 from vtjax.sharding.mesh import BATCH_AXES

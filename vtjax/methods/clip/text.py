@@ -5,8 +5,8 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 
+from vtjax.encoders.clip_config import ClipConfig, tokenizer_of
 from vtjax.errors import VtjaxError
-from vtjax.methods.clip.config import ClipConfig, tokenizer_of
 from vtjax.methods.clip.sizes import vocabulary_of
 from vtjax.nn.clip import ClipConfig as Sizes
 from vtjax.text.clip_tokenizer import ClipTokenizer

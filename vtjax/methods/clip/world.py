@@ -18,9 +18,9 @@ import numpy as np
 
 from vtjax.data.video.source import ClipSource
 from vtjax.data.video_records import Caption, VideoRecord
+from vtjax.encoders.clip_config import ClipDataConfig
 from vtjax.errors import VtjaxError
 from vtjax.methods.clip.classes import workshop_classes, workshop_pairs
-from vtjax.methods.clip.config import ClipDataConfig
 from vtjax.worlds.drawn import draw_folder
 from vtjax.worlds.workshop import WORKSHOP_VERSION, Workshop
 from vtjax.worlds.workshop_types import Settings

@@ -3,8 +3,8 @@
 import dataclasses
 
 from vtjax.config import Stage, check_choices, check_positive
+from vtjax.encoders.clip_config import ClipConfig
 from vtjax.errors import VtjaxError
-from vtjax.methods.clip.config import ClipConfig
 
 # ovoad.md section 5: the 16 prompts of ActionCLIP and 12 more; tests use one.
 TRAIN_TEMPLATES = (
