@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vtjax.evals.batches import in_batches
+from vtjax.evals.embed import in_batches
 from vtjax.methods.car import task
 from vtjax.methods.car.config import CarConfig
 from vtjax.methods.car.data import Normalizer

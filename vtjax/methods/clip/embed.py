@@ -15,7 +15,7 @@ from vtjax.data.video.source import ClipSource, VideoHandle
 from vtjax.encoders.clip_config import ClipConfig
 from vtjax.encoders.image import ImageTransform
 from vtjax.errors import Problems, VtjaxError
-from vtjax.evals.batches import in_batches, stacked
+from vtjax.evals.embed import in_batches, stacked
 from vtjax.methods.clip import task
 from vtjax.methods.clip.classes import ClassSet
 from vtjax.methods.clip.data import sampler_of

@@ -11,7 +11,7 @@ import numpy as np
 
 from vtjax.config import Experiment
 from vtjax.errors import VtjaxError
-from vtjax.evals.batches import in_batches
+from vtjax.evals.embed import in_batches
 from vtjax.evals.protocol import Result
 from vtjax.evals.statistics import bootstrap_interval
 from vtjax.methods.llama import data, task

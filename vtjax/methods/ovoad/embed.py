@@ -13,7 +13,7 @@ import numpy as np
 
 from vtjax.config import Experiment
 from vtjax.errors import VtjaxError
-from vtjax.evals.batches import in_batches, stacked
+from vtjax.evals.embed import in_batches, stacked
 from vtjax.losses.contrastive import unit
 from vtjax.methods.ovoad import scores, task
 from vtjax.methods.ovoad.classes import ClassSet
@@ -144,7 +144,7 @@ class Scorer:
 
     def over_windows(self, function: Callable, params: dict, bank: Bank, videos: Sequence[np.ndarray]) -> Any:
         """function((params, bank), (features [B, T, D], valid [B, T])), jitted, of every frame of videos [L, D]: a tree
-        of numpy arrays with all frames of all videos in order, shared out among processes (evals/batches.py)."""
+        of numpy arrays with all frames of all videos in order, shared out among processes (evals/embed.py)."""
         return in_batches(function, (params, bank), _Windows(videos, self.window), stacked, WINDOWS)
 
 
