@@ -1,9 +1,48 @@
 """Small videos that PyAV writes, and ways to damage them."""
 
+import dataclasses
 import struct
 
 import av
+import jax
 import numpy as np
+
+from vtjax.data.video.sampling import Sampler
+from vtjax.data.video.source import read_clip
+from vtjax.encoders.image import ImageTransform
+
+
+def index_timestamps(index):
+    """Times of an index's frames as the stream has them: PyAV's `frame.time` of a sequential decode, sorted."""
+    return np.sort(index.pts) * index.time_base[0] / index.time_base[1]
+
+
+def fixed_rate_indices(count, fps, rate):
+    """OV-OAD's frames of a video of constant rate: round((i + 0.5) / rate * fps) below count, half to even."""
+    picks = np.rint((np.arange(int(np.ceil(count * rate / fps)) + 1) + 0.5) / rate * fps).astype(np.int64)
+    return picks[picks < count]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipTransform:
+    """A transform of the pipeline: sample, decode, bring to size, mirror every second clip."""
+
+    sampler: Sampler
+    size: int
+    flip: bool = False
+
+    def __call__(self, handle, rng):
+        clip = read_clip(handle, self.sampler, rng)
+        frames = ImageTransform(self.size).pixels(clip.frames)
+        if self.flip and rng.random() < 0.5:
+            frames = np.ascontiguousarray(frames[..., ::-1, :])
+        label, substitute = np.array(clip.record.label, np.int32), np.array(clip.substitute)
+        return {"frames": frames, "mask": clip.mask, "label": label, "substitute": substitute}
+
+    def spec(self):
+        shapes = {"frames": (self.sampler.frames, self.size, self.size, 3), "mask": (self.sampler.frames,)}
+        kinds = {"frames": np.uint8, "mask": np.bool_, "label": np.int32, "substitute": np.bool_}
+        return {name: jax.ShapeDtypeStruct(shapes.get(name, ()), kind) for name, kind in kinds.items()}
 
 
 def picture(index, height=48, width=64):

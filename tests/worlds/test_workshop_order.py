@@ -23,10 +23,11 @@ import optax
 import pytest
 
 from vtjax.worlds.workshop import Workshop
-from vtjax.worlds.workshop_verbs import REVERSAL_PAIRS
+from vtjax.worlds.workshop_verbs import VERBS
 
 FRAMES, SIDE, WIDTH, TRAIN, TEST, STEPS, BATCH = 8, 32, 48, 3000, 1000, 800, 48
-PAIRS = [pair for pair in REVERSAL_PAIRS if pair[0] in Workshop().verbs] + [("pour rightwards", "pour leftwards")]
+REVERSED = [(v.name, v.reverse) for v in VERBS if v.name in Workshop().verbs and not v.backwards]
+PAIRS = [pair for pair in REVERSED if pair[0] != pair[1]] + [("pour rightwards", "pour leftwards")]
 CLASSES = [name for pair in PAIRS for name in pair]
 
 

@@ -23,11 +23,11 @@ from vtjax.errors import VtjaxError
 from vtjax.worlds import workshop_schedule as schedule
 from vtjax.worlds import workshop_tasks as tasks
 from vtjax.worlds import workshop_verbs as vocabulary
-from vtjax.worlds.workshop_captions import Wording, captions, describe, reversed_action
+from vtjax.worlds.workshop_captions import Wording, captions, describe
 from vtjax.worlds.workshop_narration import narrate
 from vtjax.worlds.workshop_plan import Shot, Thing
 from vtjax.worlds.workshop_render import Look, Rendering, render, tools_of
-from vtjax.worlds.workshop_types import Clip, Entity, Segment, Settings, Step, Stream, TaskText, TaskVideo, Tracks
+from vtjax.worlds.workshop_types import Clip, Entity, Segment, Settings, Step, Stream, TaskText, TaskVideo
 from vtjax.worlds.workshop_verbs import LABEL, PROGRAMS, VERB
 
 WORKSHOP_VERSION = "workshop-1"
@@ -137,9 +137,6 @@ class Workshop:
     def streams(self, count: int) -> Source:
         return Source(self.stream, count)
 
-    def task_videos(self, count: int) -> Source:
-        return Source(self.task, count)
-
     # -- how they are made ---------------------------------------------------------------------------------------
 
     @property
@@ -216,21 +213,3 @@ def _entities(things: Sequence[Thing], tools: Sequence[str]) -> tuple[Entity, ..
     """The hand is entity 0, then the objects, then the tools."""
     objects = tuple(Entity(f"{t.colour} {t.kind}", t.kind, t.colour, "object") for t in things)
     return (Entity("hand", "hand", "", "hand"), *objects, *(Entity(t, t, "", "tool") for t in tools))
-
-
-def reverse_clip(clip: Clip) -> Clip:
-    """The clip played backwards, with the truth that belongs to it: a hard negative with the same frames.
-
-    Captions and reversed captions change places; a clip whose verb is its own reversal keeps its label and captions.
-    """
-    action, frames = clip.action, len(clip.frames)
-    other = reversed_action(action.verb, action.objects)
-    verb, objects = other or (action.verb, action.objects)
-    begin, end = frames - action.end, frames - action.begin
-    words = (action.reversed_captions, action.captions) if other else (action.captions, action.reversed_captions)
-    turned = Segment(verb, LABEL[verb], objects, begin, end, begin / clip.fps, end / clip.fps, *words, action.step)
-    tracks = Tracks(*(getattr(clip.tracks, f.name)[:, ::-1] for f in dataclasses.fields(Tracks)))
-    return dataclasses.replace(
-        clip, frames=clip.frames[::-1], action=turned, tracks=tracks, masks=clip.masks[::-1],
-        hidden_masks=clip.hidden_masks[::-1],
-    )  # fmt: skip

@@ -114,10 +114,3 @@ def captions(
     true = tuple(describe(verb, objects, entities, wording) for wording in wordings)
     other = reversed_action(verb, objects)
     return true, tuple(describe(*other, entities, wording) for wording in wordings) if other else ()
-
-
-def class_phrase(verb: str) -> str:
-    """The verb as a class name for prompts, gerund with its objects left open: "pushing something to the right"."""
-    first, _, rest = VERB[verb].phrases[0].partition(" ")
-    text = f"{gerund(first)} {rest}".replace("{0}", "something").replace("{1}", "something else")
-    return text.replace("{t}", f"a {VERB[verb].tool}")

@@ -18,8 +18,6 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from vtjax.errors import VtjaxError, nearest
 
 COLOURS = {
@@ -186,10 +184,6 @@ VERBS: tuple[Verb, ...] = (
 VERB = {verb.name: verb for verb in VERBS}
 LABEL = {verb.name: number for number, verb in enumerate(VERBS)}
 VERB_NAMES = tuple(LABEL)
-BASE_VERBS = tuple(v.name for v in VERBS if not v.novel)
-NOVEL_VERBS = tuple(v.name for v in VERBS if v.novel)
-REVERSAL_PAIRS = tuple((v.name, v.reverse) for v in VERBS if not v.backwards and v.reverse != v.name)
-
 # By program, so that both verbs of a reversal pair lack the same objects and an object never gives the direction away.
 # The kind is that of role 0; for pour, of either role.
 HELD_OUT = {
@@ -252,37 +246,3 @@ def allowed(split: Split, verb: str, kinds: Sequence[str]) -> bool:
 def combinations(split: Split, verb: str) -> tuple[tuple[str, ...], ...]:
     """Every tuple of kinds, one for each role, on which the split may show `verb`; empty where it may not at all."""
     return tuple(kinds for kinds in itertools.product(*VERB[verb].roles) if allowed(split, verb, kinds))
-
-
-def text_only_control(split: str) -> dict[str, Any]:
-    """What can be guessed about a trimmed clip's verb from the objects that its caption names, without the video.
-
-    Exact, by enumeration of what `Workshop.clip` draws from: a verb evenly, then one of its combinations evenly.
-
-    Returns:
-      {"chance": most frequent verb, "accuracy": best guess from the kinds in the order the caption names them,
-       "pair_accuracy": best guess between a caption and its reversed caption, "posterior": {kinds: f64 [verbs]}}.
-    """
-    chosen = split_named(split)
-    verbs = [v.name for v in VERBS if combinations(chosen, v.name)]
-    joint: dict[tuple[str, ...], np.ndarray] = {}
-    for verb in verbs:
-        options = combinations(chosen, verb)
-        for kinds in options:
-            joint.setdefault(kinds, np.zeros(len(VERBS)))[LABEL[verb]] += 1 / (len(verbs) * len(options))
-    pair_right = pair_total = 0.0
-    for kinds, mass in joint.items():
-        for verb in verbs:
-            if not VERB[verb].order_sensitive:
-                continue
-            other = joint.get(kinds[::-1] if verb == "pour" else kinds, np.zeros(len(VERBS)))
-            mine, theirs = mass[LABEL[verb]], other[LABEL[VERB[verb].reverse]]
-            pair_total += mine
-            pair_right += mine if mine > theirs else mine / 2 if mine == theirs else 0.0
-    marginal = sum(joint.values())
-    return {
-        "chance": float(np.max(marginal)),
-        "accuracy": float(sum(mass.max() for mass in joint.values())),
-        "pair_accuracy": float(pair_right / pair_total) if pair_total else float("nan"),
-        "posterior": {kinds: mass / mass.sum() for kinds, mass in joint.items()},
-    }

@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from vtjax.data.motion import skeleton
 from vtjax.data.motion.features import joints_to_features
-from vtjax.data.motion.mirror import mirror_features, mirror_joints, mirror_text
+from vtjax.data.motion.mirror import mirror_features, mirror_text
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +21,10 @@ def joints():
     bones = np.stack([yaw.as_matrix()[i] @ bones[i].T for i in range(50)]).transpose(0, 2, 1)
     root = np.cumsum(yaw.apply([0.01, 0, 0.04]), axis=0) + [0, 1, 0]
     return skeleton.joints_from(root, bones).astype(np.float32)
+
+
+def mirror_joints(joints):
+    return joints[:, list(skeleton.MIRROR)].astype(np.float32) * np.array([-1, 1, 1], np.float32)
 
 
 def test_joints_are_reflected_and_sides_exchanged(joints):

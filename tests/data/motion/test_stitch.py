@@ -5,8 +5,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from vtjax.data.motion import skeleton
-from vtjax.data.motion.features import features_to_joints, joints_to_features
-from vtjax.data.motion.stitch import stitch, swap_segments
+from vtjax.data.motion.features import joints_to_features
+from vtjax.data.motion.stitch import stitch
 from vtjax.errors import VtjaxError
 
 UP = np.array([0, 1.0, 0])
@@ -142,31 +142,6 @@ def test_input_is_not_changed_and_one_segment_comes_back():
     np.testing.assert_array_equal(stitch([first])[0], first.astype(np.float32))
 
 
-@pytest.mark.parametrize("segments_as_rows", [True, False])
-def test_swapping_segments_equals_stitching_them_in_the_other_order(segments_as_rows):
-    parts = [make_motion(20, seed=2), make_motion(30, seed=3), make_motion(25, seed=4)]
-    whole, bounds = stitch(parts)
-    rows = joints_to_features(whole, uniform_skeleton=False)
-    ranges = (*bounds[:-1], (bounds[-1][0], len(rows))) if segments_as_rows else bounds
-    swapped = swap_segments(rows, ranges, (2, 0, 1))
-    pieces = [whole[slice(*bounds[i])] for i in (2, 0, 1)]
-    expected = joints_to_features(stitch(pieces)[0], uniform_skeleton=False)
-    assert swapped.dtype == np.float32 and swapped.shape == rows.shape
-    np.testing.assert_allclose(swapped, expected, atol=2e-3)
-    other_than_rotations = np.delete(swapped - expected, np.s_[67:193], axis=1)
-    np.testing.assert_allclose(other_than_rotations, 0, atol=1e-4)
-
-
-def test_swapping_nothing_changes_little_and_swapping_something_much():
-    whole, bounds = stitch([make_motion(30, seed=2, sway=0.1), make_motion(30, seed=3, sway=0.1)])
-    rows = joints_to_features(whole, uniform_skeleton=False)
-    same = features_to_joints(swap_segments(rows, bounds, (0, 1)), last_frame=True)
-    expected = features_to_joints(rows, last_frame=True)
-    assert np.abs(same - expected).max() < 0.02
-    other = features_to_joints(swap_segments(rows, bounds, (1, 0)), last_frame=True)
-    assert np.abs(other - expected).max() > 0.3
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -174,11 +149,6 @@ def test_swapping_nothing_changes_little_and_swapping_something_much():
         (lambda rows: stitch([make_motion(5)], blend=-1), "blend is -1"),
         (lambda rows: stitch([make_motion(5), np.zeros((3, 21, 3))]), r"segment 1: .*shape \[3, 21, 3\]"),
         (lambda rows: stitch([np.full((3, 22, 3), np.nan)]), "segment 0: NaN"),
-        (lambda rows: swap_segments(rows, ((0, 10), (11, 19)), (1, 0)), "do not divide 19 feature rows.*0 to 19"),
-        (lambda rows: swap_segments(rows, ((0, 10), (10, 18)), (1, 0)), "do not divide"),
-        (lambda rows: swap_segments(rows, ((0, 10), (10, 10), (10, 19)), (2, 1, 0)), "do not divide"),
-        (lambda rows: swap_segments(rows, (), ()), "do not divide"),
-        (lambda rows: swap_segments(rows, ((0, 10), (10, 19)), (1, 1)), r"order \(1, 1\) is not a permutation"),
     ],
 )
 def test_wrong_inputs_are_named(call, message):

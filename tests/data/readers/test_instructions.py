@@ -6,7 +6,6 @@ import pytest
 
 from vtjax.data.readers import llava, valley, video_chatgpt
 from vtjax.data.readers.coverage import Coverage
-from vtjax.data.readers.instructions import split_turns
 from vtjax.data.video_records import Turn
 
 
@@ -64,10 +63,6 @@ def test_llava_with_pictures_videos_and_text_only(tmp_path):
         "the conversation starts with gpt, that turn was dropped", "no <image> in the first turn",
     }  # fmt: skip
     assert coverage.used == 5 and sorted(set(coverage.missing)) == ["c", "clip"]
-    split = split_turns(records[:2])
-    assert [r.id for r in split] == ["000000033471/0#0", "000000033471/0#1", "t/1#0"]
-    assert [r.instruction.turns[0].text for r in split] == ["<image>\nq1", "<image>\nq2", "hello"]
-    assert split[1].instruction.turns[1] == Turn("gpt", "a2") and split[1].path == records[0].path
 
 
 def test_valley_finds_videos_in_their_source_folder(tmp_path):

@@ -2,9 +2,8 @@
 
 import json
 
-from vtjax.data.readers.coverage import Coverage
-from vtjax.data.readers.internvid import multi_event, read
-from vtjax.data.video_records import Caption, VideoRecord
+from vtjax.data.readers.internvid import read
+from vtjax.data.video_records import Caption
 
 
 def test_rows_are_gathered_by_video(tmp_path):
@@ -32,21 +31,3 @@ def test_rows_are_gathered_by_video(tmp_path):
     records, coverage = read(tmp_path, durations={"a": 65.0}, exclude={"b": "test"})
     assert [(r.id, r.duration, r.captions[-1].end) for r in records] == [("a", 65, 65)]
     assert coverage.problems.counts()["evaluation video of test, kept out of training"] == 1
-
-
-def test_multi_event_rule():
-    def record(name, duration, *events):
-        return VideoRecord(name, name, "f:1", duration=duration, captions=tuple(Caption("x", s, e) for s, e in events))
-
-    records = [
-        record("good", 60, (0, 10), (20, 30)),
-        record("long", 121, (0, 30), (40, 80)),
-        record("one", 60, (0, 30)),
-        record("overlap", 60, (0, 20), (19, 40)),
-        record("short event", 60, (0, 20), (30, 33)),
-        record("thin", 100, (0, 8), (20, 28)),
-        record("unknown", None, (0, 20), (30, 50)),
-    ]
-    coverage = Coverage("train", "videos")
-    assert [r.id for r in multi_event(records, coverage)] == ["good"] and coverage.used == 1
-    assert len(coverage.problems.counts()) == 6 and set(coverage.problems.counts().values()) == {1}

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vtjax.data.video import sampling
 from vtjax.data.video.container import VideoError
 from vtjax.data.video.plan import make_plan
 from vtjax.data.video.prepare import Options, prepare
@@ -67,7 +66,7 @@ def test_contents(folder, video, tmp_path):
         assert record.segments[0].text == "step" and record.narrations[0].text == f"I do {index}"
         assert record.duration == pytest.approx((20 + index) / 10) and record.path is None
         _, frames = video.sequential(folder / f"v{index}.mp4")
-        picks = sampling.fixed_rate_indices(len(frames), 10, 5)
+        picks = video.fixed_rate_indices(len(frames), 10, 5)
         with store.open(index) as stored:
             assert np.allclose(stored.times, (np.arange(len(picks)) + 0.5) / 5) and stored.fps == 5
             assert (stored.start, stored.end) == (0.0, record.duration) and stored.damage == ""
@@ -248,7 +247,7 @@ def test_features_of_a_tower(folder, video, tmp_path, monkeypatch):
     assert set(my_tower.shapes) == {(4, 24, 24, 3)}  # one shape, so that a jitted tower is compiled once
     stored = VideoStore(tmp_path / "out").open(3)
     _, frames = video.sequential(folder / "v3.mp4")
-    picks = sampling.fixed_rate_indices(len(frames), 10, 5)
+    picks = video.fixed_rate_indices(len(frames), 10, 5)
     slow = [ImageTransform(24, resize="squash").pixels(frames[i]).reshape(-1, 3).mean(0) for i in picks]
     assert stored.features and stored.fps == 5
     np.testing.assert_allclose(stored.frames(range(len(stored))), np.array(slow, np.float32), atol=1e-4)

@@ -38,13 +38,6 @@ def test_uniform_is_numpys_int32_of_linspace():
         assert sampling.uniform(count, 100).tolist() == np.linspace(0, count - 1, 100, dtype=np.int32).tolist()
 
 
-def test_uniform_between_two_times():
-    # pite.md 1.1: start = int(fps * split0), end = min(int(fps * split1), T - 1)
-    assert sampling.uniform_between(300, 4, 29.97, 1.0, 3.0).tolist() == [29, 49, 69, 89]
-    assert sampling.uniform_between(60, 3, 29.97, 1.0, 30.0).tolist() == [29, 44, 59]
-    assert sampling.uniform_between(10, 3, 30, 5.0, 6.0).tolist() == [9, 9, 9]
-
-
 @pytest.mark.parametrize("count, frames", [(300, 8), (8, 8), (9, 8), (5, 8), (1, 4), (250, 16), (3, 16)])
 def test_segments_in_testing_are_the_floored_centres(count, frames):
     slow = [math.floor(i * count / frames + count / (2 * frames)) % count for i in range(frames)]
@@ -82,7 +75,6 @@ def test_fixed_rate_of_ov_oad(fps):
     while round((i + 0.5) * 0.25 * fps) < count:  # ovoad.md 1
         slow.append(round((i + 0.5) * 0.25 * fps))
         i += 1
-    assert sampling.fixed_rate_indices(count, fps, 4).tolist() == slow
     times, picks = sampling.rate_grid(Fixed(count, fps), 4)
     if fps == 60:  # every second time lies halfway between two frames: the earlier one by time, the even one by index
         assert len(picks) == len(slow) and np.abs(picks - slow).max() == 1
@@ -92,8 +84,8 @@ def test_fixed_rate_of_ov_oad(fps):
 
 
 def test_the_fourth_frame_of_six():
-    # ovoad.md 9: LSTR's 24 fps in chunks of 6, the feature is of the 4th frame
-    assert sampling.fixed_rate_indices(60, 24, 4).tolist() == [3, 9, 15, 21, 27, 33, 39, 45, 51, 57]
+    # LSTR's 24 fps in chunks of 6: the feature is of the 4th frame
+    assert sampling.rate_grid(Fixed(60, 24), 4)[1].tolist() == [3, 9, 15, 21, 27, 33, 39, 45, 51, 57]
 
 
 def test_rate_grid_of_an_excerpt_and_of_one_frame():
@@ -108,13 +100,6 @@ def test_fixed_rate_times():
     assert sampling.fixed_rate_times(2.0, 2).tolist() == [0.25, 0.75, 1.25, 1.75]
     assert sampling.fixed_rate_times(0.1, 2).tolist() == [0.25]
     assert len(sampling.fixed_rate_times(0.1 * 3, 10, 0.0)) == 3  # 0.30000000000000004 is three steps
-
-
-def test_window_starts():
-    assert sampling.window_starts(40, 32).tolist() == list(range(9))  # OV-OAD: whole windows, one row apart
-    for count in (20, 33, 64, 65, 100, 1000):
-        tan = list(range(0, count - 32, 16)) or [0]  # mptva.md: arange(0, vlen - 32, 16)
-        assert sampling.window_starts(count, 64, 16, least=33).tolist() == tan
 
 
 def test_sampler_rules():
@@ -138,7 +123,6 @@ def test_sampler_rules():
         (lambda: sampling.uniform(0, 4), "at least one of each"),
         (lambda: sampling.dense_window(5, 2, 0), "stride 0"),
         (lambda: sampling.fixed_rate_times(0.0, 4), "positive numbers"),
-        (lambda: sampling.window_starts(5, 4, 1, least=5), "least from 1 to 4"),
         (lambda: Sampler("segment"), "did you mean 'segments'"),
         (lambda: Sampler(frames=0), "must be positive"),
     ],

@@ -6,11 +6,12 @@ import pickle
 import av
 import numpy as np
 import pytest
+from videos import ClipTransform
 
 from vtjax.config import Loader
 from vtjax.data.video.excerpt import Excerpt
 from vtjax.data.video.sampling import Sampler
-from vtjax.data.video.source import ClipTransform, VideoSource, read_clip
+from vtjax.data.video.source import VideoSource, read_clip
 from vtjax.data.video_records import VideoRecord
 from vtjax.errors import VtjaxError
 from vtjax.training.pipeline import train_batches

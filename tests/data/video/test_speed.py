@@ -16,11 +16,12 @@ import av
 import numpy as np
 import pytest
 from av.video.reformatter import VideoReformatter
+from videos import ClipTransform, index_timestamps
 
 from vtjax.config import Loader
 from vtjax.data.video.decode import VideoReader
 from vtjax.data.video.sampling import Sampler, segments
-from vtjax.data.video.source import ClipTransform, VideoSource
+from vtjax.data.video.source import VideoSource
 from vtjax.data.video_records import VideoRecord
 from vtjax.encoders.image import ImageTransform
 from vtjax.training.pipeline import train_batches
@@ -58,8 +59,8 @@ def paired(path, draws=2, count=8):
         best = np.full(3, np.inf)
         for _ in range(2):
             for which, call in enumerate((
-                lambda: seek_and_decode(path, index.timestamps[picks]),
-                lambda: seek_and_decode(path, np.sort(index.timestamps[picks])),
+                lambda: seek_and_decode(path, index_timestamps(index)[picks]),
+                lambda: seek_and_decode(path, np.sort(index_timestamps(index)[picks])),
                 lambda: read(path, picks),
             )):  # fmt: skip
                 start = time.process_time()

@@ -129,7 +129,7 @@ def test_named_classes():
 def test_world_classes_name_no_held_out_pair():
     classes = world_classes(OvoadConfig())
     assert classes.names[1:] == vocabulary.VERB_NAMES and not classes.held_out[0]
-    assert [n for n, h in zip(classes.names, classes.held_out, strict=True) if h] == list(vocabulary.NOVEL_VERBS)
+    assert [n for n, h in zip(classes.names, classes.held_out, strict=True) if h] == [v.name for v in vocabulary.VERBS if v.novel]
     for verb, prompts in zip(classes.names[1:], classes.prompts[1:], strict=True):
         program = vocabulary.VERB[verb].program
         word = vocabulary.HELD_OUT[program]

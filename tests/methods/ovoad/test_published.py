@@ -1,6 +1,7 @@
 """A run on published sets in their own layouts: prompts, columns, LSTR's prediction file, base-to-novel splits."""
 
 import dataclasses
+import pickle
 import types
 
 import live_model as small
@@ -9,7 +10,6 @@ import pytest
 
 from vtjax.config import Experiment
 from vtjax.data.readers import thumos14
-from vtjax.data.readers.array_pickle import read_predictions
 from vtjax.errors import VtjaxError
 from vtjax.evals.frame_detection import detect, restrict
 from vtjax.evals.frame_targets import FrameTargets
@@ -63,8 +63,9 @@ def test_scores_results_and_lstrs_file(model, run, found, tmp_path):
     kept = sum(int((t.targets[:, 21] == 0).sum()) for t in found.targets.values())
     assert results["detection/lstr/fused/all classes"].items in (kept, kept - 1)
     assert "detection/oadtr/fused/all classes" in results
-    published.write_predictions(tmp_path / "p.pkl", *published.prediction_tables(scored))
-    scores, targets = read_predictions(tmp_path / "p.pkl")
+    path = published.write_predictions(tmp_path / "p.pkl", *published.prediction_tables(scored))
+    tree = pickle.loads(path.read_bytes())  # as LSTR's tools do
+    scores, targets = tree["perframe_pred_scores"], tree["perframe_gt_targets"]
     assert scores[video].shape == targets[video].shape == (89, 22) and not scores[video][:, 21].any()
     again = {v: FrameTargets(t.astype(np.uint8), thumos14.CLASSES, 5.0, 21) for v, t in targets.items()}
     assert detect(scores, again, "lstr", resamples=1).result().metrics == pytest.approx(

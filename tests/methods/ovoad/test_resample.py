@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from videos import fixed_rate_indices
 
 from vtjax.data.video.excerpt import nearest_in
-from vtjax.data.video.sampling import fixed_rate_indices, rate_grid
+from vtjax.data.video.sampling import rate_grid
 from vtjax.errors import VtjaxError
 from vtjax.methods.ovoad.resample import Resampler
 

@@ -1,4 +1,4 @@
-"""Left/right mirrored motions, features and captions, as HumanML3D's M-files (car.md sections 6 and 7)."""
+"""Left/right mirrored features and captions, as HumanML3D's M-files (car.md sections 6 and 7)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from vtjax.data.motion import skeleton
 from vtjax.data.motion.features import FEATURE_BLOCKS
-from vtjax.data.motion.validate import as_features, as_joints
+from vtjax.data.motion.validate import as_features
 
 _MIRROR = list(skeleton.MIRROR)
 _MIRROR_CHILDREN = [joint - 1 for joint in skeleton.MIRROR[1:]]  # joints 1..21, counted from 0
@@ -17,19 +17,13 @@ _FLIP_X = np.array([-1, 1, 1], np.float32)
 _FLIP_COLUMNS = np.array([1, -1, -1, -1, 1, 1], np.float32)
 
 
-def mirror_joints(joints: np.ndarray) -> np.ndarray:
-    """Joints [T, 22, 3] reflected in the plane x = 0 with left and right joints exchanged; float32, an involution."""
-    joints = as_joints(joints, min_frames=1)
-    return joints[:, _MIRROR].astype(np.float32) * _FLIP_X
-
-
 def mirror_features(features: np.ndarray) -> np.ndarray:
     """Features (not normalised) of the mirrored motion: float32 [T, 263] -> [T, 263], an involution.
 
-    Equals `joints_to_features(mirror_joints(joints), uniform_skeleton=False)` up to rounding. With retargeting it
-    cannot: the target skeleton's left and right bones differ by up to 9 mm, so mirrored and then retargeted joints,
-    as HumanML3D's M-files are, have other bone lengths than the mirror image of retargeted joints (on 61 CMU clips
-    joint positions differ by 5 mm on average). Where that matters, mirror the joints before `joints_to_features`.
+    Equals the features (uniform_skeleton=False) of joints reflected in the plane x = 0 with left and right joints
+    exchanged, up to rounding. With retargeting it cannot: the target skeleton's left and right bones differ by up to
+    9 mm, so mirrored and then retargeted joints, as HumanML3D's M-files are, have other bone lengths than the mirror
+    image of retargeted joints (on 61 CMU clips joint positions differ by 5 mm on average).
     """
     rows = as_features(features).astype(np.float32)
     blocks = {name: rows[:, where] for name, where in FEATURE_BLOCKS.items()}

@@ -1,4 +1,4 @@
-"""Joins motion segments into one motion without a visible seam, and swaps the segments of a motion (car.md 11.1).
+"""Joins motion segments into one motion without a visible seam.
 
 Each next segment is moved rigidly (turned about Y, shifted in xz) so that its root continues where the one before it
 was going; what is left of the difference in pose and speed is spread over a few frames on both sides of the seam.
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from vtjax.data.motion import quaternion, skeleton
-from vtjax.data.motion.features import facing, features_to_joints, joints_to_features
-from vtjax.data.motion.validate import as_features, as_joints
+from vtjax.data.motion.features import facing
+from vtjax.data.motion.validate import as_joints
 from vtjax.errors import VtjaxError
 
 _MAX_TURN = 0.5  # radians per frame; faster is a jump of a facing direction that is nearly undefined, not a turn
@@ -141,40 +141,3 @@ def stitch(segments: Sequence[np.ndarray], *, blend: int = 8) -> tuple[np.ndarra
     ends = np.cumsum([len(segment) for segment in placed]).tolist()
     bounds = tuple(zip([0, *ends[:-1]], ends, strict=True))
     return np.concatenate(placed).astype(np.float32), bounds
-
-
-def _check_swap(rows: int, bounds: Sequence[tuple[int, int]], order: Sequence[int]) -> list[tuple[int, int]]:
-    ranges = [(int(start), int(end)) for start, end in bounds]
-    starts, ends = [r[0] for r in ranges], [r[1] for r in ranges]
-    joined = bool(ranges) and starts[0] == 0 and starts[1:] == ends[:-1] and ends[-1] in (rows, rows + 1)
-    if not joined or any(start >= end for start, end in ranges):
-        raise VtjaxError(
-            f"bounds {ranges} do not divide {rows} feature rows: expected non-empty ranges that follow one another "
-            f"from 0 to {rows} (or to {rows + 1}, in frames of the joints, as `stitch` returns them)"
-        )
-    if sorted(order) != list(range(len(ranges))):
-        raise VtjaxError(f"order {tuple(order)} is not a permutation of the segments 0 to {len(ranges) - 1}")
-    return [*ranges[:-1], (starts[-1], rows + 1)]
-
-
-def swap_segments(
-    features: np.ndarray,
-    bounds: Sequence[tuple[int, int]],
-    order: Sequence[int],
-    blend: int = 8,
-    *,
-    compat_facing: bool = True,
-) -> np.ndarray:
-    """Features of the same motion with its segments in another order: float32 [T, 263], as many rows as came in.
-
-    features: float [T, 263], not normalised. bounds: ranges [start, end) of the segments, covering all rows; the last
-    may end at T + 1, as `stitch` counts joint frames. order: position in `bounds` of the segment to play first,
-    second, ... Joints are recovered, cut, stitched and passed through `joints_to_features` without retargeting, the
-    path that a stitched positive takes. A clip that was itself stitched keeps, at both its new ends, the half blend of
-    its old seam: where the raw segments are at hand, stitch those in the other order instead.
-    """
-    features = as_features(features)
-    ranges = _check_swap(len(features), bounds, order)
-    joints = features_to_joints(features, last_frame=True)
-    swapped, _ = stitch([joints[slice(*ranges[index])] for index in order], blend=blend)
-    return joints_to_features(swapped, uniform_skeleton=False, compat_facing=compat_facing)

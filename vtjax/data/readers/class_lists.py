@@ -111,15 +111,3 @@ def index_of(name: object, classes: Sequence[str]) -> int:
     if not isinstance(name, str) or name not in classes:
         raise BadRow("unknown class", f"{name!r}: {nearest(str(name), classes)}")
     return classes.index(name)
-
-
-def normalised(name: str) -> str:
-    """Lower case, single blanks, no punctuation, "and" for "&": how class names of two releases are compared."""
-    name = name.lower().replace("&", " and ").replace("_", " ").replace("-", " ")
-    return " ".join("".join(c for c in name if c.isalnum() or c == " ").split())
-
-
-def unseen_classes(classes: Sequence[str], seen: Sequence[str]) -> tuple[str, ...]:
-    """The classes whose normalised name is not among `seen`, in order: those of Kinetics-600 new to Kinetics-400."""
-    known = {normalised(name) for name in seen}
-    return tuple(name for name in classes if normalised(name) not in known)

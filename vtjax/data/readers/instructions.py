@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from vtjax.data.readers.coverage import BadRow, Coverage
 from vtjax.data.readers.json_stream import json_entries
 from vtjax.data.readers.leakage import refuse
 from vtjax.data.readers.rows import field, listed, text
-from vtjax.data.video_records import Instruction, Turn, VideoRecord
+from vtjax.data.video_records import Turn, VideoRecord
 
 SPEAKERS = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
 MEDIA_TOKENS = {"video": "<video>", "image": "<image>", "text": ""}
@@ -59,17 +58,3 @@ def read_conversations(
             if not refuse(record.video, where, exclude, coverage):
                 records.append(record)
     return records
-
-
-def split_turns(records: Iterable[VideoRecord]) -> list[VideoRecord]:
-    """One record per question and answer, id "{id}#{n}"; every question after the first gets the media token too."""
-    split = []
-    for record in records:
-        turns, holder = record.instruction.turns, MEDIA_TOKENS[record.media]
-        for n in range(0, len(turns), 2):
-            question = turns[n]
-            if holder and holder not in question.text:
-                question = Turn(question.speaker, f"{holder}\n{question.text}")
-            pair = Instruction((question, turns[n + 1]), record.instruction.times)
-            split.append(dataclasses.replace(record, id=f"{record.id}#{n // 2}", instruction=pair))
-    return split

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from vtjax.data.readers.coverage import BadRow, Coverage
 from vtjax.data.readers.json_stream import json_lines
@@ -48,31 +48,3 @@ def read(
         duration = durations.get(video) if durations else None
         records.append(VideoRecord(video, video, where, split, duration=duration, captions=tuple(captions)))
     return coverage.finish(records, videos), coverage
-
-
-def multi_event(records: Iterable[VideoRecord], coverage: Coverage) -> list[VideoRecord]:
-    """The videos VTimeLLM takes (PiTe-143k looks like the same selection), the others counted by the rule they break.
-
-    At most 120 s long, two or more events, none overlapping another, each longer than 3 s, and their mean length
-    more than 8 % of the video.
-    """
-    kept = []
-    for record in records:
-        with coverage.entry(f"{record.where} ({record.video})"):
-            if record.duration is None:
-                raise BadRow("the duration is unknown, so the multi-event rule cannot be applied")
-            events = record.captions
-            lengths = [event.end - event.start for event in events]
-            if record.duration > 120:
-                raise BadRow("longer than 120 s")
-            if len(events) < 2:
-                raise BadRow("fewer than two events")
-            if any(b.start < a.end for a, b in zip(events, events[1:], strict=False)):
-                raise BadRow("events overlap")
-            if min(lengths) <= 3:
-                raise BadRow("an event of 3 s or less")
-            if sum(lengths) / len(lengths) <= 0.08 * record.duration:
-                raise BadRow("the mean event is 8 % of the video or less")
-            kept.append(record)
-    coverage.used = len(kept)
-    return kept

@@ -52,11 +52,6 @@ class FrameIndex:
         return len(self.pts)
 
     @property
-    def timestamps(self) -> np.ndarray:
-        """float64 [N], the frames' times as the stream has them: PyAV's `frame.time` of a sequential decode, sorted."""
-        return np.sort(self.pts) * self.time_base[0] / self.time_base[1]
-
-    @property
     def frame_seconds(self) -> float:
         """How long the last frame is shown: the median step, 1 / rate for a single frame."""
         if len(self.times) > 1:

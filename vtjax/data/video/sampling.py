@@ -1,12 +1,9 @@
 """Which frames of a video a model sees: the papers' rules, each with its own rounding. Indices int64, times seconds.
 
     uniform             PiTe (pite.md 1.1)         int32 of linspace: rounded toward zero, first and last frame included
-    uniform_between     VTimeLLM's sub-clips       the same between int(fps * start) and min(int(fps * end), T - 1)
     segments            ALT, X-CLIP (alt.md 6)     TSN: training rounds the segment down, testing rounds its centre down
     dense_window        contiguous frames          one every `stride`, from the middle or from a drawn start
-    fixed_rate_indices  OV-OAD (ovoad.md 1)        round((i + 0.5) / rate * fps), half to even, kept below T
     rate_grid           the same by time           for video of any rate; offset 0 for mptva.md 3.3's frames
-    window_starts       OV-OAD, TAN (mptva.md)     starts of sliding windows
 
 With an odd number of frames in a segment, or a rate that does not divide, these rules pick different frames.
 """
@@ -25,13 +22,6 @@ def uniform(count: int, frames: int) -> np.ndarray:
     """[frames] indices of a video of `count` frames, first and last included; repeats where it is shorter (PiTe)."""
     _check(count, frames)
     return np.linspace(0, count - 1, frames).astype(np.int32).astype(np.int64)
-
-
-def uniform_between(count: int, frames: int, fps: float, start: float, end: float) -> np.ndarray:
-    """[frames] indices between two times in seconds (VTimeLLM's `split`, pite.md 1.1). Both ends are included."""
-    _check(count, frames)
-    first, last = int(fps * start), min(int(fps * end), count - 1)
-    return np.linspace(min(first, last), last, frames).astype(np.int32).astype(np.int64)
 
 
 def segments(count: int, frames: int, rng: np.random.Generator | None = None) -> np.ndarray:
@@ -74,37 +64,16 @@ def fixed_rate_times(duration: float, rate: float, offset: float = 0.5) -> np.nd
     return (np.arange(count) + offset) / rate
 
 
-def fixed_rate_indices(count: int, fps: float, rate: float, offset: float = 0.5) -> np.ndarray:
-    """Indices round((i + offset) / rate * fps) below `count` (OV-OAD, ovoad.md 1); half rounds to even."""
-    _check(count, 1)
-    if not fps > 0 or not rate > 0:
-        raise VtjaxError(f"{rate}/s of {fps} fps: positive numbers are expected")
-    steps = np.arange(int(np.ceil(count * rate / fps)) + 1)
-    picks = np.rint((steps + offset) / rate * fps).astype(np.int64)
-    return picks[picks < count]
-
-
 def rate_grid(video: Video, rate: float, offset: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
-    """(times float64 [n], indices int64 [n]): the frames nearest to (i + offset) / rate after the video's start. For
-    constant rates these are `fixed_rate_indices`, but for ties. At least one."""
+    """(times float64 [n], indices int64 [n]): the frames nearest to (i + offset) / rate after the video's start.
+
+    At constant rates these are OV-OAD's round((i + 0.5) / rate * fps), but for ties. At least one.
+    """
     last = float(video.times[-1])
     step = float(np.median(np.diff(video.times))) if len(video) > 1 else 0.0
     length = min(video.end, last + step / 2) - video.start
     times = video.start + fixed_rate_times(max(length, 1e-3), rate, offset)
     return times, video.index_near(times)
-
-
-def window_starts(count: int, length: int, step: int = 1, *, least: int | None = None) -> np.ndarray:
-    """Starts of windows of `length` rows, `step` apart, over `count` rows; one at 0 where the video is shorter.
-
-    least: rows that the last windows must still hold; `length` by default (OV-OAD's windows). TAN's "overlap-seq"
-    protocol, arange(0, count - length // 2, step) of mptva.md, is least = length // 2 + 1.
-    """
-    _check(count, length)
-    least = length if least is None else least
-    if step < 1 or not 1 <= least <= length:
-        raise VtjaxError(f"step {step}, least {least}: step of 1 or more, least from 1 to {length} are expected")
-    return np.arange(0, max(count - least, 0) + 1, step, dtype=np.int64)
 
 
 def inside(count: int, frames: int, stride: int = 1) -> np.ndarray:

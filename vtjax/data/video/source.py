@@ -26,11 +26,10 @@ from vtjax.data.video.excerpt import excerpt
 from vtjax.data.video.index import FrameIndex
 from vtjax.data.video.sampling import Sampler
 from vtjax.data.video_records import VideoRecord
-from vtjax.encoders.image import ImageTransform
 from vtjax.errors import Problems, VtjaxError
 
 if TYPE_CHECKING:
-    import jax
+    pass
 
 ATTEMPTS = 16  # videos in a row that may be bad before the data is taken to be at fault
 _CACHED = 4096  # frame indices kept, about 20 kB each for a video of a minute
@@ -212,39 +211,3 @@ def read_clip(
             failed.add(error.where, error.reason)
         index = (index + 1) % len(source) if own is None else int(own.integers(len(source)))
     raise VtjaxError(f"{len(failed)} videos in a row cannot be read; is the data complete?\n{failed.report()}")
-
-
-@dataclasses.dataclass(frozen=True)
-class ClipTransform:
-    """The pipeline's transform for models of short clips: sample, decode, bring to size, mirror.
-
-    size: pixels of both sides, for frames. flip: mirror every second clip at random. train: False samples the middle
-    and never mirrors. Yields frames uint8 [T, size, size, 3], mask bool [T], label int32, substitute bool.
-    """
-
-    sampler: Sampler
-    size: int = 224
-    resize: str = "shortest"
-    flip: bool = False
-    train: bool = True
-
-    def __call__(self, handle: VideoHandle, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
-        rng = rng if self.train else None
-        clip = read_clip(handle, self.sampler, rng)
-        frames = ImageTransform(self.size, resize=self.resize).pixels(clip.frames)
-        if self.flip and rng is not None and rng.random() < 0.5:
-            frames = np.ascontiguousarray(frames[..., ::-1, :])
-        label, substitute = np.int32(clip.record.label), np.bool_(clip.substitute)
-        return {"frames": frames, "mask": clip.mask, "label": np.asarray(label), "substitute": np.asarray(substitute)}
-
-    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """The fields of one example, for `train_batches`."""
-        import jax  # not needed where frames are only read
-
-        fields = {
-            "frames": ((self.sampler.frames, self.size, self.size, 3), np.uint8),
-            "mask": ((self.sampler.frames,), np.bool_),
-            "label": ((), np.int32),
-            "substitute": ((), np.bool_),
-        }
-        return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in fields.items()}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,10 +21,10 @@ import numpy as np
 from absl import flags
 
 from vtjax import command_line
-from vtjax.data.readers.array_pickle import write_predictions
 from vtjax.errors import VtjaxError
 from vtjax.evals.frame_detection import base_to_novel
 from vtjax.evals.protocol import Result
+from vtjax.files import write_atomically
 from vtjax.methods.ovoad import data, frame_sets, frame_splits, scores, task
 from vtjax.methods.ovoad.classes import ClassSet, named_classes
 from vtjax.methods.ovoad.embed import WINDOWS, Scorer, open_scorer
@@ -152,6 +153,18 @@ def prediction_tables(scored: Scored) -> tuple[dict[str, np.ndarray], dict[str, 
         length = min(len(table), len(own.targets))
         tables[video], truth[video] = table[:length], own.targets[:length]
     return tables, truth
+
+
+def write_predictions(
+    path: str | os.PathLike, scores: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray]
+) -> pathlib.Path:
+    """Writes the file that LSTR's tools read, without a configuration: scores and targets [L, C] by video. Atomic."""
+    tree = {
+        "cfg": None,
+        "perframe_pred_scores": {k: np.asarray(v, np.float32) for k, v in scores.items()},
+        "perframe_gt_targets": {k: np.asarray(v, np.float32) for k, v in targets.items()},
+    }
+    return write_atomically(path, pickle.dumps(tree, protocol=4))
 
 
 def published(_: Sequence[str]) -> int:
