@@ -6,6 +6,8 @@ import pytest
 from vtjax.errors import VtjaxError
 from vtjax.evals import retrieval as R
 
+MOTIONS = ("t2m", "m2t")
+
 
 def slow_rank(row, value):
     """Sheet 4.2 to the letter: sort the distances, find where the true value stands, average the places."""
@@ -48,7 +50,7 @@ def test_known_ranks():
 @pytest.mark.parametrize("direction", ["t2m", "m2t"])
 def test_all(direction):
     similarity = tied_similarity()
-    result = R.evaluate_all(similarity, keys_of(40))[R.DIRECTIONS.index(direction)]
+    result = R.evaluate_all(similarity, keys_of(40), directions=MOTIONS)[MOTIONS.index(direction)]
     table = similarity if direction == "t2m" else similarity.T
     expected = slow_metrics([slow_rank(row, row[i]) for i, row in enumerate(table)])
     assert result.protocol == f"retrieval/all/{direction}" and result.items == 40
@@ -60,7 +62,9 @@ def test_all(direction):
 
 def test_rounding_is_a_switch():
     similarity = tied_similarity(29)
-    exact, rounded = (R.evaluate_all(similarity, rounded=switch)[0].metrics for switch in (False, True))
+    exact, rounded = (
+        R.evaluate_all(similarity, rounded=switch, directions=MOTIONS)[0].metrics for switch in (False, True)
+    )
     assert exact["R@1"] != rounded["R@1"] == round(exact["R@1"], 2)
 
 
@@ -71,7 +75,7 @@ def test_threshold(direction):
     meanings = rng.normal(size=(12, 8))
     sentence = meanings[rng.integers(0, 12, 30)] + 0.08 * rng.normal(size=(30, 8))
     sentence /= np.linalg.norm(sentence, axis=1, keepdims=True)
-    result = R.evaluate_threshold(similarity, sentence)[R.DIRECTIONS.index(direction)]
+    result = R.evaluate_threshold(similarity, sentence, directions=MOTIONS)[MOTIONS.index(direction)]
     table = similarity if direction == "t2m" else similarity.T
     expected, answers = [], []
     for i, row in enumerate(table):
@@ -88,7 +92,7 @@ def test_dissimilar_subset():
     subset = ["000031", "000002", "000017", "000005", "900000"]
     rows = [31, 2, 17, 5]
     expected = slow_metrics([slow_rank([similarity[j, i] for j in rows], similarity[i, i]) for i in rows])
-    result = R.evaluate_dissimilar(similarity, keys, subset)[1]
+    result = R.evaluate_dissimilar(similarity, keys, subset, directions=MOTIONS)[1]
     assert result.metrics == {name: round(value, 2) for name, value in expected.items()}
     assert result.items == 4 and result.chance["R@2"] == 50 and result.notes == ("1 of 5 listed keys have no item",)
 
@@ -108,7 +112,7 @@ def test_small_batches_are_those_of_the_published_protocol(count, first, blocks)
 
 def test_small_batches_average_each_block():
     similarity, keys = tied_similarity(70, seed=4), keys_of(70)
-    result = R.evaluate_small_batches(similarity, keys)[0]
+    result = R.evaluate_small_batches(similarity, keys, directions=MOTIONS)[0]
     order = np.arange(70)
     np.random.RandomState(0).shuffle(order)
     per_block = []
@@ -121,7 +125,7 @@ def test_small_batches_average_each_block():
 
 def test_distractors():
     similarity, shuffled = tied_similarity(20, seed=5), tied_similarity(20, seed=6)[:8]
-    result = R.evaluate_distractors(similarity, shuffled)
+    result = R.evaluate_distractors(similarity, shuffled, direction="m2t")
     table = np.concatenate([similarity, shuffled]).T  # 20 motions x 28 texts
     expected = slow_metrics([slow_rank(row, row[i]) for i, row in enumerate(table)])
     assert result.metrics == {name: round(value, 2) for name, value in expected.items()}
@@ -151,9 +155,9 @@ def test_mirrored_clips_are_one_cluster():
     both = np.kron(np.eye(2), half)
     keys = keys_of(60)
     mirrored = keys + ["M" + key for key in keys]
-    result = R.evaluate_all(both, mirrored)[0]
+    result = R.evaluate_all(both, mirrored, directions=MOTIONS)[0]
     assert "60 clusters" in result.notes[0]
-    single, naive = R.evaluate_all(half, keys)[0], R.evaluate_all(both)[0]
+    single, naive = R.evaluate_all(half, keys, directions=MOTIONS)[0], R.evaluate_all(both, directions=MOTIONS)[0]
     np.testing.assert_allclose(result.interval["R@1"], single.interval["R@1"], atol=1e-9)
     width = {name: high - low for name, (low, high) in naive.interval.items()}
     assert width["R@1"] < 0.85 * (single.interval["R@1"][1] - single.interval["R@1"][0])
@@ -161,13 +165,14 @@ def test_mirrored_clips_are_one_cluster():
 
 def test_evaluate_retrieval_runs_what_the_inputs_allow():
     similarity, keys = tied_similarity(), keys_of(40)
-    names = [r.protocol for r in R.evaluate_retrieval(similarity, keys)]
+    names = [r.protocol for r in R.evaluate_retrieval(similarity, keys, directions=MOTIONS)]
     assert names == [f"retrieval/{p}/{d}" for p in ("all", "batches of 32") for d in ("t2m", "m2t")]
     sentence = np.eye(40)
     names = [
         r.protocol
         for r in R.evaluate_retrieval(
-            similarity, keys, sentence=sentence, dissimilar=keys[:9], shuffled=similarity[:3], batch=50
+            similarity, keys, directions=MOTIONS, sentence=sentence, dissimilar=keys[:9], shuffled=similarity[:3],
+            batch=50,
         )
     ]
     assert len(names) == 7 and names[-1] == "retrieval/all with distractors/m2t"
@@ -178,13 +183,13 @@ def test_wrong_inputs():
     nan = good.copy()
     nan[3, 5] = np.nan
     for match, call in [
-        ("row 3, column 5", lambda: R.evaluate_all(nan)),
-        ("texts x motions", lambda: R.evaluate_all(good[:5])),
-        ("distinct key", lambda: R.evaluate_all(good, ["a"] * 8)),
-        ("at least 32 items, got 8", lambda: R.evaluate_small_batches(good, keys)),
-        ("length 1", lambda: R.evaluate_threshold(good, 2 * np.eye(8))),
-        ("none of the 1 keys", lambda: R.evaluate_dissimilar(good, keys, ["x"])),
-        ("8 motions", lambda: R.evaluate_distractors(good, good[:, :5])),
+        ("row 3, column 5", lambda: R.evaluate_all(nan, directions=MOTIONS)),
+        ("texts x items", lambda: R.evaluate_all(good[:5], directions=MOTIONS)),
+        ("distinct key", lambda: R.evaluate_all(good, ["a"] * 8, directions=MOTIONS)),
+        ("at least 32 items, got 8", lambda: R.evaluate_small_batches(good, keys, directions=MOTIONS)),
+        ("length 1", lambda: R.evaluate_threshold(good, 2 * np.eye(8), directions=MOTIONS)),
+        ("none of the 1 keys", lambda: R.evaluate_dissimilar(good, keys, ["x"], directions=MOTIONS)),
+        ("8 items", lambda: R.evaluate_distractors(good, good[:, :5], direction="m2t")),
         ("answer's position", lambda: R.ranks(good, np.full(8, 9))),
         ("one or more", lambda: R.ranks(good, np.zeros((8, 8), bool))),
     ]:

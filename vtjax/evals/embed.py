@@ -1,4 +1,4 @@
-"""Embeddings of many items in batches of one static shape, each item computed once on all devices; means and cosines.
+"""Embeddings of many items in batches of one static shape, each computed once on all devices; means and cosines.
 
 Of several processes each reads the rows that its devices hold, and all get all results; rows that fill up the last batch
 are left out again.

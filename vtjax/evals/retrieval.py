@@ -1,12 +1,15 @@
-"""Text-motion retrieval by the protocols of TMR (Petrovich et al., ICCV 2023) and CAR (ECCV 2024); exact, in numpy.
+"""Retrieval by the protocols of TMR (Petrovich et al., ICCV 2023) and CAR (ECCV 2024); exact, in numpy.
 
-Ranking (car.md 4.2): a query's gallery is sorted by falling similarity and the rank of its true item is the 0-based
+`directions` names the two searches, that of a text's item and that of an item's text: ("t2m", "m2t") for motions,
+("t2v", "v2t") for videos.
+
+Ranking (as TMR's code): a query's gallery is sorted by falling similarity and the rank of its true item is the 0-based
 position of the true item's value; where several items have that very value, the mean of their positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -14,8 +17,8 @@ from vtjax.errors import VtjaxError
 from vtjax.evals import statistics
 from vtjax.evals.protocol import Result
 
+Directions = tuple[str, str]
 RECALLS = (1, 2, 3, 5, 10)
-DIRECTIONS = ("t2m", "m2t")
 _ROWS = 512  # rows of a similarity matrix compared at a time
 
 
@@ -23,7 +26,7 @@ def check_similarity(similarity: np.ndarray, square: bool = True) -> np.ndarray:
     """`similarity` as an array [Q, G] of finite numbers, or VtjaxError saying which entry is wrong."""
     similarity = np.asarray(similarity)
     if similarity.ndim != 2 or not similarity.size or (square and similarity.shape[0] != similarity.shape[1]):
-        wanted = "[N, N] (texts x motions)" if square else "[queries, gallery]"
+        wanted = "[N, N] (texts x items)" if square else "[queries, gallery]"
         raise VtjaxError(f"similarities must have shape {wanted}, got {list(similarity.shape)}")
     if not np.isfinite(similarity).all():
         row, column = np.argwhere(~np.isfinite(similarity))[0]
@@ -79,9 +82,9 @@ def chance_metrics(gallery: int, answers: np.ndarray | int = 1) -> dict[str, flo
     counts, queries = np.unique(np.atleast_1d(answers), return_counts=True)
     position = np.arange(gallery)
     missed = np.clip(gallery - counts[:, None] - position, 0, None) / (gallery - position)
-    found = 1 - (queries / queries.sum()) @ np.cumprod(missed, axis=1)  # [G]: the best answer has rank <= position
-    metrics = {f"R@{k}": 100 * float(found[min(k, gallery) - 1]) for k in RECALLS}
-    low, high = np.argmax(found >= 0.5 - 1e-9), np.argmax(found > 0.5 + 1e-9)
+    hit = 1 - (queries / queries.sum()) @ np.cumprod(missed, axis=1)  # [G]: the best answer has rank <= position
+    metrics = {f"R@{k}": 100 * float(hit[min(k, gallery) - 1]) for k in RECALLS}
+    low, high = np.argmax(hit >= 0.5 - 1e-9), np.argmax(hit > 0.5 + 1e-9)
     metrics["MedR"] = 1 + (float(low) + float(high)) / 2
     return metrics
 
@@ -117,16 +120,18 @@ def _score(protocol, rank, gallery, answers, keys, rounded, notes=()) -> Result:
     )
 
 
-def _both(similarity: np.ndarray):
+def _both(similarity: np.ndarray, directions: Directions) -> Iterator[tuple[str, np.ndarray]]:
     similarity = check_similarity(similarity)
-    return zip(DIRECTIONS, (similarity, similarity.T))
+    return zip(directions, (similarity, similarity.T), strict=True)
 
 
-def evaluate_all(similarity: np.ndarray, keys: Sequence[str] | None = None, rounded: bool = True) -> list[Result]:
-    """Protocol "all" (4.3 a): one right answer among all N. similarity: [N, N], texts x motions; keys: clip ids [N]."""
+def evaluate_all(
+    similarity: np.ndarray, keys: Sequence[str] | None = None, rounded: bool = True, *, directions: Directions
+) -> list[Result]:
+    """Protocol "all" (TMR's a): one right answer among all N. similarity: [N, N], texts x items; keys: their ids [N]."""
     return [
         _score(f"retrieval/all/{name}", ranks(table), len(table), 1, keys, rounded)
-        for name, table in _both(similarity)
+        for name, table in _both(similarity, directions)
     ]
 
 
@@ -144,8 +149,10 @@ def evaluate_threshold(
     keys: Sequence[str] | None = None,
     threshold: float = 0.95,
     rounded: bool = True,
+    *,
+    directions: Directions,
 ) -> list[Result]:
-    """Protocol "threshold" (4.3 b): items whose captions mean the same also count. sentence: unit rows [N, D]."""
+    """Protocol "threshold" (TMR's b): items whose captions mean the same also count. sentence: unit rows [N, D]."""
     correct = same_meaning(sentence, threshold)
     if len(correct) != len(similarity):
         raise VtjaxError(f"{len(similarity)} texts but {len(correct)} sentence embeddings")
@@ -153,14 +160,19 @@ def evaluate_threshold(
     note = f"a caption counts as right above a text similarity of {threshold:g}: {answers.mean():.2f} right on average"
     return [
         _score(f"retrieval/threshold/{name}", ranks(table, correct), len(table), answers, keys, rounded, (note,))
-        for name, table in _both(similarity)
+        for name, table in _both(similarity, directions)
     ]
 
 
 def evaluate_dissimilar(
-    similarity: np.ndarray, keys: Sequence[str], subset: Sequence[str], rounded: bool = True
+    similarity: np.ndarray,
+    keys: Sequence[str],
+    subset: Sequence[str],
+    rounded: bool = True,
+    *,
+    directions: Directions,
 ) -> list[Result]:
-    """Protocol "dissimilar" (4.3 c): protocol "all" on the listed keys (nsim_test); keys without an item are noted."""
+    """Protocol "dissimilar" (TMR's c): protocol "all" on the listed keys (nsim_test); keys without an item are noted."""
     similarity = check_similarity(similarity)
     position = {key: row for row, key in enumerate(keys)}
     chosen = [position[key] for key in dict.fromkeys(subset) if key in position]
@@ -171,12 +183,12 @@ def evaluate_dissimilar(
     part, names = similarity[np.ix_(chosen, chosen)], [keys[row] for row in chosen]
     return [
         _score(f"retrieval/dissimilar/{name}", ranks(table), len(table), 1, names, rounded, notes)
-        for name, table in _both(part)
+        for name, table in _both(part, directions)
     ]
 
 
 def small_batches(keys: Sequence[str], batch: int = 32, seed: int = 0) -> np.ndarray:
-    """int [blocks, batch]: positions in `keys` of protocol "small batches" (4.3 d); what does not fill a block is left.
+    """int [blocks, batch]: positions in `keys` of protocol "small batches" (TMR's d); what does not fill a block is left.
 
     Keys are sorted as strings, then shuffled by numpy's legacy generator, as TMR does.
     """
@@ -190,9 +202,15 @@ def small_batches(keys: Sequence[str], batch: int = 32, seed: int = 0) -> np.nda
 
 
 def evaluate_small_batches(
-    similarity: np.ndarray, keys: Sequence[str], batch: int = 32, seed: int = 0, rounded: bool = True
+    similarity: np.ndarray,
+    keys: Sequence[str],
+    batch: int = 32,
+    seed: int = 0,
+    rounded: bool = True,
+    *,
+    directions: Directions,
 ) -> list[Result]:
-    """Protocol "small batches" (4.3 d): unrounded metrics of each block of 32, averaged; MedR is a mean of medians.
+    """Protocol "small batches" (TMR's d): unrounded metrics of each block of 32, averaged; MedR is a mean of medians.
 
     Intervals: R@k by resampling queries, MedR by resampling blocks; the division into blocks is held fixed.
     """
@@ -201,7 +219,7 @@ def evaluate_small_batches(
     notes = (f"{len(blocks)} batches of {batch}" + (f"; {left} items that fill no batch are left out" if left else ""),)
     groups, cluster_note = _groups([keys[row] for row in blocks.ravel()], blocks.size)
     results = []
-    for name, table in _both(similarity):
+    for name, table in _both(similarity, directions):
         rank = np.stack([ranks(table[np.ix_(block, block)]) for block in blocks])
         per_block = [recall_metrics(row, rounded=False) for row in rank]
         metrics = {metric: float(np.mean([m[metric] for m in per_block])) for metric in per_block[0]}
@@ -222,19 +240,25 @@ def evaluate_small_batches(
 
 
 def evaluate_distractors(
-    similarity: np.ndarray, shuffled: np.ndarray, keys: Sequence[str] | None = None, rounded: bool = True
+    similarity: np.ndarray,
+    shuffled: np.ndarray,
+    keys: Sequence[str] | None = None,
+    rounded: bool = True,
+    *,
+    direction: str,
 ) -> Result:
-    """Motion to text with every order-shuffled text as a distractor (car.md 3.7).
+    """Item to text with every order-shuffled text as a distractor (CAR, section 4.3).
 
-    similarity: [N, N], texts x motions; shuffled: [K, N], shuffled texts x motions. The answer: a motion's own text.
+    similarity: [N, N], texts x items; shuffled: [K, N], shuffled texts x items. The answer: an item's own text.
+    direction: the name of this search.
     """
     similarity = check_similarity(similarity)
     shuffled = check_similarity(shuffled, square=False)
     if shuffled.shape[1] != len(similarity):
-        raise VtjaxError(f"{len(similarity)} motions but the shuffled texts are scored against {shuffled.shape[1]}")
+        raise VtjaxError(f"{len(similarity)} items but the shuffled texts are scored against {shuffled.shape[1]}")
     table = np.concatenate([similarity, shuffled]).T
     note = f"gallery: {len(similarity)} texts and {len(shuffled)} texts with shuffled events"
-    protocol = "retrieval/all with distractors/m2t"
+    protocol = f"retrieval/all with distractors/{direction}"
     return _score(protocol, ranks(table), table.shape[1], 1, keys, rounded, (note,))
 
 
@@ -242,6 +266,7 @@ def evaluate_retrieval(
     similarity: np.ndarray,
     keys: Sequence[str],
     *,
+    directions: Directions,
     sentence: np.ndarray | None = None,
     dissimilar: Sequence[str] | None = None,
     shuffled: np.ndarray | None = None,
@@ -249,14 +274,15 @@ def evaluate_retrieval(
     rounded: bool = True,
 ) -> list[Result]:
     """Every protocol the inputs allow: all, threshold (with `sentence`), dissimilar (with a key list), batches of 32
-    (from `batch` items on), distractors (with `shuffled` [K, N]). similarity: [N, N], texts x motions."""
-    results = evaluate_all(similarity, keys, rounded)
+    (from `batch` items on), distractors (with `shuffled` [K, N]). similarity: [N, N], texts x items."""
+    how = {"rounded": rounded, "directions": directions}
+    results = evaluate_all(similarity, keys, **how)
     if sentence is not None:
-        results += evaluate_threshold(similarity, sentence, keys, rounded=rounded)
+        results += evaluate_threshold(similarity, sentence, keys, **how)
     if dissimilar is not None:
-        results += evaluate_dissimilar(similarity, keys, dissimilar, rounded)
+        results += evaluate_dissimilar(similarity, keys, dissimilar, **how)
     if len(keys) >= batch:
-        results += evaluate_small_batches(similarity, keys, batch, rounded=rounded)
+        results += evaluate_small_batches(similarity, keys, batch, **how)
     if shuffled is not None:
-        results.append(evaluate_distractors(similarity, shuffled, keys, rounded))
+        results.append(evaluate_distractors(similarity, shuffled, keys, rounded, direction=directions[1]))
     return results

@@ -131,15 +131,23 @@ def _negative_logits(
 
 
 def contrastive_accuracy(
-    text: jax.Array, motion: jax.Array, exclude: jax.Array | None = None
-) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """In-batch retrieval: `t2m` and `m2t`, each (items whose own partner beats every other strictly, N)."""
-    cosine = cosine_matrix(text, motion)
-    own = jnp.diagonal(cosine)
-    rivals = jnp.where(jnp.eye(len(own), dtype=bool), -jnp.inf, _excluded(cosine, exclude))
-    weight = jnp.asarray(len(own), jnp.float32)
-    hits = {"t2m": own > jnp.max(rivals, axis=1), "m2t": own > jnp.max(rivals, axis=0)}
-    return {name: (jnp.sum(hit, dtype=jnp.float32), weight) for name, hit in hits.items()}
+    queries: jax.Array, items: jax.Array, exclude: jax.Array | None = None
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """In-batch retrieval: how often a pair's cosine beats every other of its row, and of its column, strictly.
+
+    Args:
+      queries, items: float [N, D]; row i of one belongs to row i of the other.
+      exclude: bool [N, N], pairs that are no rivals.
+
+    Returns:
+      ((pairs right among the items, N), (pairs right among the queries, N)), float32 scalars.
+    """
+    cosine = cosine_matrix(queries, items)
+    pair = jnp.diagonal(cosine)
+    rivals = jnp.where(jnp.eye(len(pair), dtype=bool), -jnp.inf, _excluded(cosine, exclude))
+    weight = jnp.asarray(len(pair), jnp.float32)
+    row, column = (jnp.sum(pair > jnp.max(rivals, axis=axis), dtype=jnp.float32) for axis in (1, 0))
+    return (row, weight), (column, weight)
 
 
 def chronology_accuracy(

@@ -21,6 +21,7 @@ from vtjax.methods.car import order_test as car
 from vtjax.methods.car.config import CarConfig
 from vtjax.methods.car.embed import Embedder, open_embedder, similarity
 
+_DIRECTIONS = ("t2m", "m2t")
 _BLIND_ITEMS = 3000  # training items of the text-only control
 
 
@@ -68,7 +69,7 @@ def quick_results(embedder: Embedder, clips: data.Clips, params: dict) -> list[R
     tests = test_set(clips, embedder.config)
     motions = _motions(embedder, params, tests)
     table = similarity(embedder.texts(params, tests.texts), motions)
-    results = retrieval.evaluate_retrieval(table, tests.keys, rounded=rounded)
+    results = retrieval.evaluate_retrieval(table, tests.keys, directions=_DIRECTIONS, rounded=rounded)
     if tests.items:
         embed = functools.partial(embedder.texts, params)
         results.append(car.score_orders(tests.items, motions, embed, tests.orders).result())
@@ -106,7 +107,7 @@ def full_results(
     if config.loss.filter != "none":
         sentence = data.sentence_embeddings([clip.captions[0] for clip in tests.clips], config)
     results = retrieval.evaluate_retrieval(
-        table, tests.keys, sentence=sentence, dissimilar=subset,
+        table, tests.keys, directions=_DIRECTIONS, sentence=sentence, dissimilar=subset,
         shuffled=similarity(embed(wrong, masks_of=masks_of), motions) if wrong else None,
     )  # fmt: skip
     if tests.items:

@@ -141,7 +141,7 @@ def loss(
     count = jnp.asarray(text.shape[0], jnp.float32)
     metrics = {"loss": (objective * count, count), **metrics}
     accuracy = contrastive.contrastive_accuracy(text, motion, exclude)
-    metrics |= {f"accuracy_{name}": value for name, value in accuracy.items()}
+    metrics |= dict(zip(("accuracy_t2m", "accuracy_m2t"), accuracy, strict=True))
     if text_valid is not None:
         metrics["chronology"] = contrastive.chronology_accuracy(motion, text, negative_text, text_valid)
     if motion_valid is not None:

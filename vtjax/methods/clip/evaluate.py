@@ -26,6 +26,7 @@ from vtjax.methods.clip.classes import ClassSet
 from vtjax.methods.clip.embed import Embedder, open_embedder
 
 TOP = (1, 5)
+_DIRECTIONS = ("t2v", "v2t")
 _TIE = 1e-6  # scores this close are one: a model that cannot see order rounds differently, nothing more
 _MEANING = 512  # dimensions in which texts that are equal coincide, and others do not
 
@@ -168,14 +169,8 @@ def retrieval_results(embedder: Embedder, params: dict, scores: Scores, every_pr
     keys = [f"{i:08d}" for i in range(len(texts))]
     sentence = gold_embeddings(texts, _MEANING) if every_protocol and len(set(texts)) < len(texts) else None
     if every_protocol:
-        results = retrieval.evaluate_retrieval(table, keys, sentence=sentence)
-    else:
-        results = retrieval.evaluate_all(table, keys)
-    return [dataclasses.replace(r, protocol=_of_videos(r.protocol)) for r in results]
-
-
-def _of_videos(protocol: str) -> str:
-    return protocol.replace("t2m", "t2v").replace("m2t", "v2t")
+        return retrieval.evaluate_retrieval(table, keys, directions=_DIRECTIONS, sentence=sentence)
+    return retrieval.evaluate_all(table, keys, directions=_DIRECTIONS)
 
 
 def quick_results(embedder: Embedder, rows: data.Rows, classes: ClassSet | None, params: dict) -> list[Result]:

@@ -110,8 +110,7 @@ def loss(
     count = jnp.asarray(frames.shape[0], jnp.float32)
     metrics = {"loss": objective, **metrics}
     if len(own_video) <= _RANKED:
-        accuracy = contrastive_accuracy(own_text, own_video)
-        metrics |= {"accuracy_t2v": accuracy["t2m"], "accuracy_v2t": accuracy["m2t"]}
+        metrics["accuracy_t2v"], metrics["accuracy_v2t"] = contrastive_accuracy(own_text, own_video)
     metrics["logit_scale"] = (jnp.exp(log_scale) * count, count)
     metrics["substituted"] = (jnp.sum(_field(batch, "substitute"), dtype=jnp.float32), count)
     return metrics

@@ -233,13 +233,13 @@ def loss(
         means["mask"] = parts["mask"][0] / clustered_frames(config.model)
     objective = sum(factors[name] * value for name, value in means.items())
     count = jnp.asarray(features.shape[0], jnp.float32)
-    accuracy = contrastive_accuracy(caption, encoded.clip, own)
+    to_video, to_text = contrastive_accuracy(caption, encoded.clip, own)
     return {
         "loss": (objective * count, count),
         **parts,
-        "accuracy_t2v": accuracy["t2m"],
-        "accuracy_v2t": accuracy["m2t"],
-        "accuracy_current": contrastive_accuracy(state, encoded.current, same)["m2t"],
+        "accuracy_t2v": to_video,
+        "accuracy_v2t": to_text,
+        "accuracy_current": contrastive_accuracy(state, encoded.current, same)[1],
         "logit_scale": (scale * count, count),
     }
 
