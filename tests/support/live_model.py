@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from vtjax.encoders.clip import Encoder
+from vtjax.encoders.frames import FrameEncoder
 from vtjax.encoders.image import ImageTransform
 from vtjax.methods.ovoad import task
 from vtjax.methods.ovoad.config import OvoadConfig, window_of
 from vtjax.methods.ovoad.embed import Scorer
-from vtjax.methods.ovoad.encoder import FrameEncoder
 from vtjax.nn.clip import Clip, ClipConfig, TextConfig
 from vtjax.nn.vit import VisionConfig
 from vtjax.text.tokenizer import SEP, WordTokenizer

@@ -8,18 +8,17 @@
 `encoder.sizes` and `encoder.params` are those of `nn.clip.Clip`: a method that trains a tower further, or wants more of
 what it returns, builds `nn.clip.TextTower(sizes.text, sizes.embed_dim)` and starts it from `params["text"]`.
 
-A recipe that trains the encoder itself has a stage for it, built by `pipeline.build(experiment, work / "encoder")` with
-a clip experiment; once that is finished `open_encoder(work / "encoder")` opens it.
+A recipe that trains the encoder itself has a stage for it, built by the method `clip` in a folder `work / "encoder"`;
+once that is finished `open_encoder(work / "encoder")` opens it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,17 +26,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from vtjax.encoders.image import ImageTransform
+from vtjax.encoders.sizes import FILE, STAGE, TOKENIZER, carried_of, load_published, load_sizes
 from vtjax.errors import VtjaxError
+from vtjax.evals.embed import class_means, in_batches
 from vtjax.losses.contrastive import unit
-from vtjax.methods.clip.model import TemporalTransformer
-from vtjax.methods.clip.sizes import FILE, load_sizes
-from vtjax.methods.clip.text import FOLDER
 from vtjax.nn.clip import ClipConfig, TextTower
+from vtjax.nn.temporal_transformer import TemporalTransformer
 from vtjax.nn.vit import VisionTower, unstack_layers
 from vtjax.text.clip_tokenizer import ClipTokenizer
 from vtjax.text.tokenizer import Tokenizer, load_tokenizer
 
-FRAMES, TEXTS = 64, 64  # batch sizes
+BATCH = 64  # frames, texts or clips at once
 _TOWERS = ("vision", "text", "logit_scale")
 
 
@@ -80,7 +79,7 @@ class Encoder:
         """
         if self.temporal is None or embeddings.shape[1] != self.clip_frames:
             raise VtjaxError(f"clips of {embeddings.shape[1]} frames; this encoder takes {self.clip_frames or 'none'}")
-        return self._all(lambda part: [self._clips(self.temporal, part)], embeddings, TEXTS)[0]
+        return in_batches(self._clips, self.temporal, embeddings, np.stack, BATCH)
 
     def frames(self, frames: np.ndarray) -> Features:
         """uint8 [N, H, W, 3], RGB, of any size: resized and cut as the model was trained with.
@@ -91,8 +90,7 @@ class Encoder:
         frames = np.asarray(frames)
         if frames.ndim != 4:
             raise VtjaxError(f"frames {frames.dtype} {frames.shape}; expected uint8 [N, height, width, 3]")
-        encode = lambda part: self._vision(self.params["vision"], self.image.pixels(part))  # noqa: E731
-        return Features(*self._all(encode, frames, FRAMES))
+        return Features(*self._encode(self._vision, "vision", map(self.image.pixels, frames), len(frames)))
 
     def texts(self, texts: Sequence[str]) -> Features:
         """N sentences.
@@ -103,14 +101,12 @@ class Encoder:
         if self.tokenizer is None:
             raise VtjaxError(f"{self.why_none}; give open_encoder vocabulary=..., a CLIP folder or file with one")
         ids, _ = self.tokenizer.encode(texts, self.sizes.text.context_length)
-        return Features(*self._all(lambda part: self._text(self.params["text"], part), ids, TEXTS))
+        return Features(*self._encode(self._text, "text", ids, len(ids)))
 
     def classes(self, prompts: Sequence[Sequence[str]]) -> np.ndarray:
         """Prompts of each of C classes -> float32 [C, D], unit: the mean of their embeddings (CLIP, section 3.1.4)."""
         rows = self.texts([p for several in prompts for p in several]).embeddings
-        ends = np.cumsum([len(several) for several in prompts])[:-1]
-        means = np.stack([part.mean(axis=0) for part in np.split(rows, ends)])
-        return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+        return class_means(rows, [len(several) for several in prompts])
 
     @functools.cached_property
     def _vision(self) -> Any:
@@ -140,21 +136,16 @@ class Encoder:
         module = TemporalTransformer(self.clip_frames, len(layers), heads, self.dtype)
 
         def run(params, embeddings):
-            found = module.apply({"params": params}, embeddings, jnp.ones(embeddings.shape[:2], bool))
-            return unit(found.mean(axis=1))
+            ordered = module.apply({"params": params}, embeddings, jnp.ones(embeddings.shape[:2], bool))
+            return unit(ordered.mean(axis=1))
 
         return jax.jit(run)
 
-    def _all(self, run: Any, rows: np.ndarray, size: int) -> list[np.ndarray]:
-        """In batches of one static shape, the last filled up with its last row."""
-        if not len(rows):
+    def _encode(self, run: Any, tower: str, rows: Iterable[np.ndarray], count: int) -> Any:
+        """run(the tower's parameters, a batch) of all rows."""
+        if not count:
             raise VtjaxError("nothing to encode: no frame, or no text")
-        found = []
-        for first in range(0, len(rows), size):
-            part = rows[first : first + size]
-            filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-            found.append([np.asarray(x)[: len(part)] for x in run(filled)])
-        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+        return in_batches(run, self.params[tower], rows, np.stack, BATCH)
 
 
 def open_encoder(
@@ -177,53 +168,31 @@ def open_encoder(
     folder = pathlib.Path(source).expanduser()
     if (folder / "assets" / FILE).is_file():
         return _trained(folder, which, dtype)
-    if (folder / "config.json").is_file():
-        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if described.get("name"):
-            raise VtjaxError(
-                f"{folder}: a run of {described['name']!r}; an encoder comes from a run of configs/clip.py or from a "
-                "published CLIP"
-            )
-        if "kind" in described:
-            return _converted(folder, vocabulary, dtype)
-    from vtjax.weights.clip import load_clip
-
-    sizes, params = load_clip(source, activation=activation or None)
-    return _published(sizes, params, folder, vocabulary, source, dtype)
+    sizes, params = load_published(source, activation)
+    return _published(sizes, params, carried_of(source), vocabulary, dtype)
 
 
 def _trained(folder: pathlib.Path, which: str, dtype: Any) -> Encoder:
-    from vtjax.methods.clip.pipeline import LAST_STAGE
     from vtjax.training.recipe import stage_params
 
-    is_stage = (folder / "checkpoints").is_dir()
-    found = stage_params(folder.parent, folder.name, which) if is_stage else stage_params(folder, LAST_STAGE, which)
-    params = unstack_layers({name: found[name] for name in _TOWERS})
+    stage = folder if (folder / "checkpoints").is_dir() else folder / STAGE
+    trained = stage_params(stage.parent, stage.name, which)
+    params = unstack_layers({name: trained[name] for name in _TOWERS})
     assets = folder / "assets"
     sizes = load_sizes(assets)
-    image, temporal = _image(assets, sizes), found.get("temporal")
-    return Encoder(sizes, params, load_tokenizer(assets / FOLDER), image, dtype, temporal=temporal)
+    tokenizer, image = load_tokenizer(assets / TOKENIZER), _image(assets, sizes)
+    return Encoder(sizes, params, tokenizer, image, dtype, temporal=trained.get("temporal"))
 
 
-def _converted(folder: pathlib.Path, vocabulary: Any, dtype: Any) -> Encoder:
-    from vtjax.config import from_dict
-    from vtjax.weights import store
-
-    kind, config, params = store.read(folder)
-    if kind != "clip":
-        raise VtjaxError(f"{folder}: a converted {kind!r}; expected 'clip'")
-    sizes, carried = from_dict(ClipConfig, dict(config)), folder / store.CARRIED
-    return _published(sizes, unstack_layers(params), carried, vocabulary, carried, dtype)
-
-
-def _published(sizes: ClipConfig, params: Any, folder: pathlib.Path, vocabulary: Any, own: Any, dtype: Any) -> Encoder:
-    """own: where the tokenizer lies that came with the weights, if one did; they are of use without it."""
-    tokenizer, why_none = None, f"{own}: weights alone, without a vocabulary"
+def _published(sizes: ClipConfig, params: Any, carried: Any, vocabulary: Any, dtype: Any) -> Encoder:
+    """carried: where the tokenizer lies that came with the weights, if one did; they are of use without it."""
+    tokenizer, why_none = None, f"{carried}: weights alone, without a vocabulary"
+    folder = pathlib.Path(carried).expanduser()
     if vocabulary:
         tokenizer = ClipTokenizer.load(vocabulary)
-    elif not pathlib.Path(own).expanduser().is_file():
+    elif not folder.is_file():
         try:
-            tokenizer = ClipTokenizer.load(own)
+            tokenizer = ClipTokenizer.load(carried)
         except VtjaxError as error:
             why_none = str(error)
     return Encoder(sizes, params, tokenizer, _image(folder, sizes), dtype, why_none)

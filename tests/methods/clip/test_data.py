@@ -8,7 +8,7 @@ import pytest
 
 from vtjax.data.video_records import Caption, Narration, Segment, VideoRecord
 from vtjax.errors import VtjaxError
-from vtjax.methods.clip import config as clip
+from vtjax.encoders import clip_config as clip
 from vtjax.methods.clip import data, world
 from vtjax.methods.clip.classes import named_classes, workshop_classes, workshop_pairs
 from vtjax.text.tokenizer import WordTokenizer

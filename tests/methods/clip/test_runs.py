@@ -12,8 +12,9 @@ from vtjax.convert import forward
 from vtjax.data.video.container import VideoError
 from vtjax.data.video.prepare import Options, prepare
 from vtjax.data.video.shards import Making
+from vtjax.encoders import sizes
 from vtjax.errors import Problems, VtjaxError
-from vtjax.methods.clip import evaluate, pipeline, predict, report, sizes
+from vtjax.methods.clip import evaluate, pipeline, predict, report
 from vtjax.methods.clip.text import open_tokenizer
 from vtjax.methods.clip.world import WorkshopClips
 from vtjax.nn.clip import ClipConfig, TextConfig

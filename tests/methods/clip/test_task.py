@@ -11,9 +11,9 @@ from jax.sharding import AxisType, Mesh
 
 from vtjax.config import Experiment, Optim, Train
 from vtjax.errors import VtjaxError
-from vtjax.methods.clip import config as clip
+from vtjax.encoders import clip_config as clip
+from vtjax.encoders.sizes import sizes_of
 from vtjax.methods.clip import pipeline, task
-from vtjax.methods.clip.sizes import sizes_of
 from vtjax.sharding.mesh import AXES, global_batch
 from vtjax.sharding.partition import partition
 from vtjax.training.step import Trainer

@@ -64,7 +64,7 @@ def _opened(function: Callable, name: str, weights: str) -> Any:
 
 
 class ClipTower:
-    """Single frames through the vision tower at `weights`, as methods.clip.encoder.open_encoder reads them.
+    """Single frames through the vision tower at `weights`, as encoders.clip.open_encoder reads them.
 
     what: "embeddings" or "states".
     """

@@ -14,12 +14,12 @@ from vtjax.data.video.container import VideoError
 from vtjax.data.video.source import ClipSource, VideoHandle
 from vtjax.encoders.clip_config import ClipConfig
 from vtjax.encoders.image import ImageTransform
+from vtjax.encoders.sizes import load_sizes
 from vtjax.errors import Problems, VtjaxError
 from vtjax.evals.embed import in_batches, stacked
 from vtjax.methods.clip import task
 from vtjax.methods.clip.classes import ClassSet
 from vtjax.methods.clip.data import sampler_of
-from vtjax.methods.clip.sizes import load_sizes
 from vtjax.methods.clip.text import open_tokenizer
 from vtjax.nn.clip import ClipConfig as Sizes
 from vtjax.text.tokenizer import Tokenizer

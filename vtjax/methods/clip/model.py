@@ -1,4 +1,4 @@
-"""CLIP's towers over the frames of a clip, and a small transformer that sees the order of the frames."""
+"""CLIP's towers over the frames of a clip, and a small transformer that sees the order of the frames (CLIP4Clip)."""
 
 from __future__ import annotations
 
@@ -14,41 +14,15 @@ from vtjax.encoders.image import ImageTransform
 from vtjax.losses import sigmoid
 from vtjax.losses.contrastive import unit
 from vtjax.nn import clip as towers
-from vtjax.nn.attention import key_mask
-from vtjax.nn.transformer import Encoder, LayerConfig, LayerNorm
+from vtjax.nn import temporal_transformer
 from vtjax.sharding.partition import Rules
 
 # The partition table of a VideoTextModel (sharding/partition.py).
 RULES: Rules = (
-    (r"temporal/project/kernel", ("embed", None)),
+    *temporal_transformer.RULES,
     (r"logit_bias", ()),
     *towers.RULES,
 )
-
-
-class TemporalTransformer(nn.Module):
-    """Adds to every frame embedding what its place among the others tells.
-
-    The last projection starts at zero, so that training starts from the mean of the frames, as CLIP's zero-shot use.
-    """
-
-    frames: int
-    layers: int
-    heads: int
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        """x: float32 [B, T, D], mask: bool [B, T] of real frames -> float32 [B, T, D]."""
-        width = x.shape[-1]
-        # The norm makes entries of size 1; positions must not drown beside them.
-        table = self.param("position_embedding", nn.initializers.normal(0.5), (self.frames, width), jnp.float32)
-        y = (LayerNorm(name="norm_in")(x) + table[None]).astype(self.dtype)
-        layer = LayerConfig(self.heads, 4 * width, pre_norm=True, dtype=self.dtype)
-        y = Encoder(layer, self.layers, final_norm=True, name="encoder")(y, key_mask(mask))
-        zeros = nn.initializers.zeros
-        y = nn.Dense(width, use_bias=False, dtype=self.dtype, kernel_init=zeros, name="project")(y)
-        return x + y.astype(x.dtype)
 
 
 class VideoTextModel(nn.Module):
@@ -69,7 +43,9 @@ class VideoTextModel(nn.Module):
         self.vision = towers.VisionTower(c.vision, **same)
         self.text = towers.TextTower(c.text, **same)
         if m.temporal == "transformer":
-            self.temporal = TemporalTransformer(m.frames, m.temporal_layers, m.temporal_heads, self.dtype)
+            self.temporal = temporal_transformer.TemporalTransformer(
+                m.frames, m.temporal_layers, m.temporal_heads, self.dtype
+            )
         start = math.log(sigmoid.SCALE_INIT) if self.loss == "sigmoid" else towers.LOGIT_SCALE_INIT
         self.logit_scale = self.param("logit_scale", nn.initializers.constant(start), (), jnp.float32)
         if self.loss == "sigmoid":

@@ -8,18 +8,18 @@ import pathlib
 from collections.abc import Callable
 
 from vtjax.config import Experiment
+from vtjax.encoders.sizes import STAGE, published_params, save_sizes, sizes_of
 from vtjax.encoders import clip_config as settings
 from vtjax.methods.clip import data, task
 from vtjax.methods.clip.embed import Embedder
 from vtjax.methods.clip.evaluate import quick_results
 from vtjax.methods.clip.model import RULES
-from vtjax.methods.clip.sizes import published_params, save_sizes, sizes_of
 from vtjax.methods.clip.text import open_tokenizer
 from vtjax.nn.stack import CHEAPEST_FIRST
 from vtjax.training.precision import compute_dtype
 from vtjax.training.task import Task
 
-LAST_STAGE = "train"
+LAST_STAGE = STAGE
 # Not micro-batches: the negatives are those of the whole batch, which `parts` keeps.
 LEVERS = {"method.model.remat": CHEAPEST_FIRST, "method.model.parts": (1, 4, 16, 64)}
 _FROZEN = {"vision": r"^(?!vision/)", "text": r"^(?!text/)", "both": r"^(?!(?:vision|text)/)"}

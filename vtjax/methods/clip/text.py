@@ -6,13 +6,12 @@ import pathlib
 from collections.abc import Sequence
 
 from vtjax.encoders.clip_config import ClipConfig, tokenizer_of
+from vtjax.encoders.sizes import TOKENIZER, carried_of
 from vtjax.errors import VtjaxError
-from vtjax.methods.clip.sizes import vocabulary_of
 from vtjax.nn.clip import ClipConfig as Sizes
 from vtjax.text.clip_tokenizer import ClipTokenizer
 from vtjax.text.tokenizer import SPECIAL, Tokenizer, WordTokenizer, load_tokenizer, words
 
-FOLDER = "tokenizer"  # in a run's assets
 _SPREAD = 8  # ids that words outside the vocabulary are spread over
 
 
@@ -27,7 +26,7 @@ def open_tokenizer(
     Raises:
       VtjaxError: no tokenizer, or one with more ids than the text tower has.
     """
-    folder = assets / FOLDER
+    folder = assets / TOKENIZER
     if corpus is not None and not folder.is_dir():
         earlier = _kept(initial)
         if earlier is not None:
@@ -37,7 +36,7 @@ def open_tokenizer(
                 corpus, config.text.vocab_size - len(SPECIAL) - _SPREAD, oov_buckets=_SPREAD
             )
         else:
-            tokenizer = ClipTokenizer.load(config.text.vocabulary or vocabulary_of(config.model.pretrained))
+            tokenizer = ClipTokenizer.load(config.text.vocabulary or carried_of(config.model.pretrained))
         tokenizer.save(folder)
     if not folder.is_dir():
         raise VtjaxError(f"{folder}: missing; vtjax.train writes it at its start")
@@ -55,7 +54,7 @@ def _kept(initial: str) -> pathlib.Path | None:
     if not initial:
         return None
     path = pathlib.Path(initial).absolute()
-    found = (place / "assets" / FOLDER for place in (path, *path.parents[:2]))
+    found = (place / "assets" / TOKENIZER for place in (path, *path.parents[:2]))
     return next((folder for folder in found if folder.is_dir()), None)
 
 

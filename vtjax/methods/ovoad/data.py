@@ -13,12 +13,12 @@ from absl import logging
 
 from vtjax.config import Experiment
 from vtjax.data.video_records import VideoRecord
+from vtjax.encoders.frames import FrameEncoder
 from vtjax.errors import Problems, VtjaxError, nearest
 from vtjax.files import write_atomically
 from vtjax.methods.ovoad.captions import CaptionRecipe
 from vtjax.methods.ovoad.classes import ClassSet, named_classes, world_classes
 from vtjax.methods.ovoad.config import OvoadConfig, OvoadDataConfig, span_of, window_of
-from vtjax.methods.ovoad.encoder import FrameEncoder
 from vtjax.methods.ovoad.world import SPLITS, world_streams
 from vtjax.text.tokenizer import Tokenizer
 
@@ -151,7 +151,7 @@ def _prepared(config: OvoadConfig, split: str) -> tuple[list[FeatureVideo], Clas
     if not store.meta["making"]["features"]:
         raise VtjaxError(
             f"{data.source}: holds frames; prepare with --fps={data.fps:g} --features=module:function, a function "
-            "that calls the encoder (vtjax/methods/ovoad/encoder.py, FrameEncoder.features)"
+            "that calls the encoder (vtjax/encoders/frames.py, FrameEncoder.features)"
         )
     names = list(store.classes)
     classes = named_classes([n for n in names if n], config) if any(names) else named_classes(["action"], config)

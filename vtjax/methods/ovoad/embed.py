@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vtjax.config import Experiment
+from vtjax.encoders.frames import FrameEncoder
 from vtjax.errors import VtjaxError
 from vtjax.evals.embed import in_batches, stacked
 from vtjax.losses.contrastive import unit
@@ -19,7 +20,7 @@ from vtjax.methods.ovoad import scores, task
 from vtjax.methods.ovoad.classes import ClassSet
 from vtjax.methods.ovoad.config import OvoadConfig, span_of, window_of
 from vtjax.methods.ovoad.data import window_at
-from vtjax.methods.ovoad.encoder import FrameEncoder, encoder_sizes, open_encoder
+from vtjax.methods.ovoad.encoder import encoder_sizes, open_encoder
 from vtjax.methods.ovoad.scores import Bank, Scores
 from vtjax.nn.clip import ClipConfig as Sizes
 from vtjax.text.tokenizer import Tokenizer, load_tokenizer

@@ -11,16 +11,17 @@ import jax.numpy as jnp
 from absl import logging
 
 from vtjax.config import Experiment, Stages
+from vtjax.encoders.frames import FrameEncoder
+from vtjax.encoders.sizes import sizes_of
 from vtjax.errors import VtjaxError
 from vtjax.methods.clip import pipeline as clip_pipeline
 from vtjax.methods.clip.data import open_videos
-from vtjax.methods.clip.sizes import sizes_of
 from vtjax.methods.clip.text import open_tokenizer
 from vtjax.methods.ovoad import config as settings
 from vtjax.methods.ovoad import data, task
 from vtjax.methods.ovoad.captions import FILLER, NOTHING
 from vtjax.methods.ovoad.embed import TOKENIZER, Scorer
-from vtjax.methods.ovoad.encoder import PRETRAIN, FrameEncoder, encoder_sizes, has_stage, open_encoder, tokenizer_of
+from vtjax.methods.ovoad.encoder import PRETRAIN, encoder_sizes, has_stage, open_encoder, tokenizer_of
 from vtjax.methods.ovoad.model import RULES
 from vtjax.nn.vit import unstack_layers
 from vtjax.training.precision import compute_dtype

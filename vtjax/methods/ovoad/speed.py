@@ -44,11 +44,11 @@ def random_model(dtype: str = "float32", preset: str = "ViT-B/16", dntr: str = "
     import jax.numpy as jnp
 
     from vtjax.encoders.clip import Encoder
+    from vtjax.encoders.frames import FrameEncoder
     from vtjax.encoders.image import ImageTransform
     from vtjax.methods.ovoad import task
     from vtjax.methods.ovoad.config import OvoadConfig
     from vtjax.methods.ovoad.embed import Scorer
-    from vtjax.methods.ovoad.encoder import FrameEncoder
     from vtjax.nn.clip import Clip, clip_config
     from vtjax.text.tokenizer import WordTokenizer
 

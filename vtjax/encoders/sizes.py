@@ -1,9 +1,10 @@
-"""The towers' sizes of a configuration, and published weights for them."""
+"""The towers' sizes of a configuration or of a run, and published weights for them."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -16,19 +17,25 @@ from vtjax.files import write_atomically
 from vtjax.nn import clip as towers
 from vtjax.nn.vit import VisionConfig, stack_layers, unstack_layers
 from vtjax.text.tokenizer import SEP
+from vtjax.training.checkpoint import load_params
+from vtjax.weights.clip import load_clip
+from vtjax.weights.clip_settings import config_from_hf
+from vtjax.weights.hub import local_folder
 
-FILE = "towers.json"  # in a run's assets: it then works without the files it started from
+# What a run of contrastive pretraining leaves in its work directory; it then works without the files it started from.
+STAGE = "train"  # its only stage
+FILE, TOKENIZER = "towers.json", "tokenizer"  # in its assets
 
 
 def sizes_of(config: ClipConfig) -> towers.ClipConfig:
-    """Sizes as published, of a preset, or of the configuration's own numbers.
+    """Gives the sizes as published, of a preset, or of the configuration's own numbers.
 
     Raises:
       VtjaxError: unknown preset, no readable model, or sizes that do not go together.
     """
     model, text = config.model, config.text
     if model.pretrained:
-        sizes = _published_sizes(model.pretrained, model.activation or None)
+        sizes = published_sizes(model.pretrained, model.activation)
     elif model.preset:
         sizes = towers.clip_config(model.preset)
     else:
@@ -52,23 +59,50 @@ def sizes_of(config: ClipConfig) -> towers.ClipConfig:
     return sizes
 
 
-def _published_sizes(source: str, activation: str | None) -> towers.ClipConfig:
-    from vtjax.weights.clip import load_clip
-    from vtjax.weights.clip_settings import config_from_hf
-    from vtjax.weights.hub import local_folder
+def published_sizes(source: str | os.PathLike[str], activation: str = "") -> towers.ClipConfig:
+    """Gives the sizes of a published CLIP, or of what vtjax.convert made of one, without its weights where a file tells
+    them.
 
+    Args:
+      source: folder, file or hub id.
+      activation: "gelu" or "quick_gelu" where the published file does not say it, else "".
+    """
     path = pathlib.Path(source).expanduser()
-    kept = _described(path)
-    if kept is not None:
-        return from_dict(towers.ClipConfig, kept["config"], str(path / "config.json"))
+    converted = _converted(path)
+    if converted is not None:
+        return from_dict(towers.ClipConfig, converted["config"], str(path / "config.json"))
     settings = path if path.is_file() else local_folder(source) / "config.json"
     if settings.name == "config.json" and settings.is_file():
         sizes = config_from_hf(json.loads(settings.read_text(encoding="utf-8")), str(settings))
-        return sizes if activation is None else towers.with_activation(sizes, activation)
-    return load_clip(source, activation=activation)[0]
+        return towers.with_activation(sizes, activation) if activation else sizes
+    return load_clip(source, activation=activation or None)[0]
 
 
-def _described(folder: pathlib.Path) -> dict[str, Any] | None:
+def load_published(source: str | os.PathLike[str], activation: str = "") -> tuple[towers.ClipConfig, dict[str, Any]]:
+    """Loads a published CLIP, or what vtjax.convert made of one; arguments as for `published_sizes`.
+
+    Returns:
+      Its sizes and its parameters, a nested dict with the layers one by one, not stacked.
+
+    Raises:
+      VtjaxError: none of these, or not readable.
+    """
+    path = pathlib.Path(source).expanduser()
+    if _converted(path) is None:
+        return load_clip(source, activation=activation or None)
+    return published_sizes(path), unstack_layers(load_params(path / "checkpoints"))
+
+
+def carried_of(source: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """Where a published CLIP's tokenizer and preprocessor_config.json lie: beside its weights, or with what
+    vtjax.convert carried along."""
+    from vtjax.weights.store import CARRIED
+
+    path = pathlib.Path(source).expanduser()
+    return source if _converted(path) is None else path / CARRIED
+
+
+def _converted(folder: pathlib.Path) -> dict[str, Any] | None:
     """What a folder of vtjax.convert says of itself; None where it is none.
 
     Raises:
@@ -82,37 +116,22 @@ def _described(folder: pathlib.Path) -> dict[str, Any] | None:
         return None
     if "kind" not in values:
         raise VtjaxError(
-            f"config.method.model.pretrained={str(folder)!r} is a run of {values['name']!r}, not a published CLIP; "
-            "config.train.initial starts from a run"
+            f"{folder}: a run of {values['name']!r}, where a published CLIP is expected (an encoder may also come from "
+            "a run of configs/clip.py); config.train.initial starts from a run"
         )
     if values["kind"] != "clip":
-        raise VtjaxError(f"config.method.model.pretrained={str(folder)!r} holds converted {values['kind']!r} weights")
+        raise VtjaxError(f"{folder}: converted {values['kind']!r} weights; expected those of a CLIP")
     return values
 
 
-def vocabulary_of(pretrained: str) -> str:
-    """Where the tokenizer of `model.pretrained` lies: there, or with what vtjax.convert carried along."""
-    from vtjax.weights.store import CARRIED
-
-    path = pathlib.Path(pretrained).expanduser()
-    return pretrained if _described(path) is None else str(path / CARRIED)
-
-
 def published_params(config: ClipConfig, params: Mapping[str, Any]) -> dict[str, Any]:
-    """`params` with both towers and the scale as published; what CLIP does not have stays as it is.
+    """Replaces both towers and the scale in `params` by the published ones; what CLIP does not have stays as it is.
 
     Raises:
       VtjaxError: weights that do not fit exactly.
     """
-    from vtjax.training.checkpoint import load_params
-    from vtjax.weights.clip import load_clip
-
     model = config.model
-    path = pathlib.Path(model.pretrained).expanduser()
-    if _described(path) is not None:
-        sizes, weights = _published_sizes(model.pretrained, None), unstack_layers(load_params(path / "checkpoints"))
-    else:
-        sizes, weights = load_clip(model.pretrained, activation=model.activation or None)
+    sizes, weights = load_published(model.pretrained, model.activation)
     if model.image_size and model.image_size != sizes.vision.image_size:
         _, weights = towers.with_image_size(sizes, weights, model.image_size)
     if model.scan:
@@ -130,7 +149,7 @@ def save_sizes(sizes: towers.ClipConfig, resize: str, assets: pathlib.Path) -> N
 
 
 def load_sizes(assets: pathlib.Path) -> towers.ClipConfig:
-    """What `save_sizes` wrote.
+    """Reads what `save_sizes` wrote.
 
     Raises:
       VtjaxError: no such file, or a damaged one.
