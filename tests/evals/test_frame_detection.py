@@ -221,7 +221,7 @@ def test_base_to_novel_is_the_mean_over_its_splits():
 
 def test_replicates_without_a_positive_are_left_out():
     """Only one of four videos shows anything, so that many draws hold no action at all."""
-    rows = lambda label: FrameTargets(np.eye(5, dtype=np.uint8)[label], CLASSES, 4.0, 4)  # noqa: E731
+    rows = lambda label: FrameTargets(np.eye(5, dtype=np.uint8)[label], CLASSES, 4.0, 4)
     targets = {f"v{i}": rows(np.zeros(60, int)) for i in range(3)}
     targets["v3"] = rows(np.repeat([0, 1, 2, 3, 1, 2], 10))
     scores = random_scores(targets, 0.5)
@@ -229,7 +229,7 @@ def test_replicates_without_a_positive_are_left_out():
         for seed in range(4):
             result = detect(scores, targets, "lstr", resamples=resamples, seed=seed).result()
             assert all(0 <= v <= 100 for v in result.interval["mAP"])
-    score = lambda listed: {v: s[:, [CLASSES.index(c) for c in listed]] for v, s in scores.items()}  # noqa: E731
+    score = lambda listed: {v: s[:, [CLASSES.index(c) for c in listed]] for v, s in scores.items()}
     (result,) = base_to_novel(score, targets, {"x": (("a",), ("b",))}, "lstr", resamples=5)
     assert 0 <= result.interval["mAP"][0] <= result.interval["mAP"][1] <= 100
 

@@ -78,7 +78,7 @@ def test_value_is_the_loops(items, scope):
 @pytest.mark.parametrize("scope", ["batch", "own"])
 def test_gradients_are_the_loops_finite_differences(items, scope):
     names = ("text", "motion", "shuffled", "swapped")
-    loss = lambda *xs: ours({**items, **dict(zip(names, xs, strict=True))}, scope)  # noqa: E731
+    loss = lambda *xs: ours({**items, **dict(zip(names, xs, strict=True))}, scope)
     grads = jax.jit(jax.grad(loss, (0, 1, 2, 3)))(
         *(jnp.asarray(items[name], jnp.float32) for name in names)
     )
@@ -106,7 +106,7 @@ def test_without_valid_negatives_it_is_plain_info_nce(items):
 def test_each_kind_of_negative_enters_one_direction_only(items):
     """Shuffled texts leave the text-to-motion half as it is, swapped motions the other (car.md 3.4)."""
     text, motion = items["text"], items["motion"]
-    half = lambda queries, others: np.mean(  # noqa: E731
+    half = lambda queries, others: np.mean(
         [np.log(sum(np.exp(cos(q, o) / TAU) for o in others)) - cos(q, p) / TAU for q, p in queries]
     )
     valid = items["shuffled_valid"]

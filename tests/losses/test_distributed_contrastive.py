@@ -78,7 +78,7 @@ def results(impl, shape, masked, tile=3):
 @functools.cache
 def expected(masked):
     valid = np.arange(N) % 5 != 3 if masked else np.ones(N, bool)
-    loss = lambda image, text, scale: slow_loss(image, text, scale, valid)  # noqa: E731
+    loss = lambda image, text, scale: slow_loss(image, text, scale, valid)
     return loss(*np.float64(embeddings()), SCALE), slow_gradients(loss, *embeddings(), SCALE)
 
 
@@ -135,7 +135,7 @@ def test_memory_of_the_ring_is_linear_in_the_batch():
     mesh = mesh_of(*TWO_AXES)
 
     def temporaries(count, impl):
-        loss = lambda x, y: clip_info_nce(x, y, 10.0, mesh=mesh, impl=impl, tile=32)[0]  # noqa: E731
+        loss = lambda x, y: clip_info_nce(x, y, 10.0, mesh=mesh, impl=impl, tile=32)[0]
         array = jax.ShapeDtypeStruct((count, D), jnp.float32, sharding=batch_sharding(mesh))
         compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(array, array).compile()
         return compiled.memory_analysis().temp_size_in_bytes
@@ -154,7 +154,7 @@ def test_equals_the_infonce_of_the_other_methods():
 
 def test_bfloat16_adds_up_in_float32():
     low = [jnp.asarray(x, jnp.bfloat16) for x in embeddings()]
-    loss = lambda impl, x, y: clip_info_nce(x, y, SCALE, impl=impl, tile=7)[0]  # noqa: E731
+    loss = lambda impl, x, y: clip_info_nce(x, y, SCALE, impl=impl, tile=7)[0]
     reference, by_image = jax.jit(jax.value_and_grad(functools.partial(loss, "plain")))(*low)
     total, gradient = jax.jit(jax.value_and_grad(functools.partial(loss, "ring")))(*low)
     assert total.dtype == jnp.float32 and gradient.dtype == jnp.bfloat16
@@ -165,7 +165,7 @@ def test_bfloat16_adds_up_in_float32():
 def test_large_scales_and_batches_without_a_valid_row_stay_finite():
     image, text = embeddings()
     for valid, scale in ((None, 1e4), (np.zeros(N, bool), SCALE)):
-        loss = lambda x: clip_info_nce(x, text, scale, valid=valid, impl="ring", tile=5)[0]  # noqa: B023, E731
+        loss = lambda x: clip_info_nce(x, text, scale, valid=valid, impl="ring", tile=5)[0]  # noqa: B023
         value, gradient = jax.jit(jax.value_and_grad(loss))(image)
         assert np.isfinite(value) and np.isfinite(gradient).all()
         if valid is not None:
@@ -173,7 +173,7 @@ def test_large_scales_and_batches_without_a_valid_row_stay_finite():
 
 
 def test_auto_takes_the_mesh_into_account():
-    auto = lambda batch, mesh=None: pair_sweep.plan(batch, mesh=mesh, tile=64).impl  # noqa: E731
+    auto = lambda batch, mesh=None: pair_sweep.plan(batch, mesh=mesh, tile=64).impl
     assert auto(64) == "plain" and auto(128) == "ring" and auto(64, mesh_of(1, 1, 2)) == "plain"
     assert auto(64, mesh_of(*TWO_AXES)) == "ring"
     with jax.set_mesh(mesh_of(*TWO_AXES)):

@@ -113,7 +113,7 @@ def test_initial_loss_and_extremes(impl):
     total, weight = sigmoid_contrastive(eye, eye, SCALE_INIT, BIAS_INIT, impl=impl, tile=7)
     assert float(weight) == N
     assert float(total / weight) == pytest.approx(np.log(2) + (N - 1) * np.log1p(np.exp(-10)), rel=1e-5)
-    loss = lambda x: sigmoid_contrastive(x, eye, 1e4, 5.0, impl=impl, tile=7)[0]  # noqa: E731
+    loss = lambda x: sigmoid_contrastive(x, eye, 1e4, 5.0, impl=impl, tile=7)[0]
     value, gradient = jax.jit(jax.value_and_grad(loss))(-eye)
     assert np.isfinite(value) and np.isfinite(gradient).all()
     assert float(value) == pytest.approx(N * (1e4 - 5) + N * (N - 1) * np.log1p(np.exp(5)), rel=1e-5)

@@ -51,7 +51,7 @@ def test_gradient_against_differences(chunk):
 
 
 def test_no_array_of_all_logits_is_formed():
-    loss = lambda h: next_token_loss(lambda x: x @ HEAD, h, IDS, COUNTED, 2)[0][0]  # noqa: E731
+    loss = lambda h: next_token_loss(lambda x: x @ HEAD, h, IDS, COUNTED, 2)[0][0]
     text = str(jax.make_jaxpr(jax.grad(loss))(HIDDEN))
     assert f"[{B},2,{V}]" in text and f"[{B},{L},{V}]" not in text and f"[4,{B},2,{V}]" not in text
 

@@ -15,10 +15,10 @@ def embeddings(n=5, m=3, d=6, seed=0):
 
 
 def slow(video, text, scale, form, exclude=None):
-    unit = lambda v: v / np.linalg.norm(v)  # noqa: E731
+    unit = lambda v: v / np.linalg.norm(v)
     n, m = text.shape[:2]
     z = [[[scale * float(unit(video[i]) @ unit(text[j, k])) for k in range(m)] for j in range(n)] for i in range(n)]
-    keep = lambda i, j, k: exclude is None or not exclude[i, j, k]  # noqa: E731
+    keep = lambda i, j, k: exclude is None or not exclude[i, j, k]
     total = 0.0
     for i in range(n):
         everything = sum(np.exp(z[i][j][k]) for j in range(n) for k in range(m) if keep(i, j, k))
@@ -71,7 +71,7 @@ def test_one_text_is_info_nce():
 
 def test_gradients_against_differences():
     video, text = embeddings(3, 2, 4)
-    f = lambda v, s: multi_positive_nce(v, text, s)[0]  # noqa: E731
+    f = lambda v, s: multi_positive_nce(v, text, s)[0]
     by_video, by_scale = jax.grad(f, (0, 1))(video, 5.0)
     e = 1e-3
     wide = video.astype(np.float64)

@@ -101,7 +101,7 @@ def test_dropout_differs_between_items_and_keys():
     apply, variables = encoder()
     x, mask = example(valid=(12, 12))
     same = np.broadcast_to(x[:1], x.shape)
-    run = lambda seed: apply(variables, same, mask, train=True, rngs={"dropout": jax.random.key(seed)})  # noqa: E731
+    run = lambda seed: apply(variables, same, mask, train=True, rngs={"dropout": jax.random.key(seed)})
     assert not np.array_equal(run(0)[0], run(0)[1]) and not np.array_equal(run(0), run(1))
     np.testing.assert_array_equal(run(0), run(0))
 

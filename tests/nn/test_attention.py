@@ -84,7 +84,7 @@ def test_module_has_the_documented_parameters_and_equals_loops():
         "value/bias": (2, 4),
         "out/bias": (8,),
     }
-    project = lambda y, p: np.einsum("bld,dhe->blhe", y, p["kernel"]) + p["bias"]  # noqa: E731
+    project = lambda y, p: np.einsum("bld,dhe->blhe", y, p["kernel"]) + p["bias"]
     mixed = slow_attention(
         project(x, params["query"]),
         project(memory, params["key"]),

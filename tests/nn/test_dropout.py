@@ -46,7 +46,7 @@ class TwoSites(nn.Module):
 
 def test_module_scales_differs_by_site_and_key_and_rests_in_evaluation():
     x = jnp.ones((64, 64))
-    run = lambda seed: TwoSites().apply({}, x, rngs={"dropout": jax.random.key(seed)})  # noqa: E731
+    run = lambda seed: TwoSites().apply({}, x, rngs={"dropout": jax.random.key(seed)})
     (a, b), (c, _) = run(0), run(1)
     assert set(np.unique(a).tolist()) == {0.0, np.float32(1 / 0.75)}
     for other in (b, c):
@@ -60,12 +60,12 @@ def test_module_scales_differs_by_site_and_key_and_rests_in_evaluation():
 
 def test_gradient_is_the_mask_scaled():
     x = jnp.ones((32,))
-    drop = lambda y: Dropout(0.5, deterministic=False).apply({}, y, rngs={"dropout": jax.random.key(0)})  # noqa: E731
+    drop = lambda y: Dropout(0.5, deterministic=False).apply({}, y, rngs={"dropout": jax.random.key(0)})
     np.testing.assert_array_equal(jax.grad(lambda y: drop(y).sum())(x), drop(x))
 
 
 def test_the_same_mask_on_any_mesh():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    mask = lambda key: keep_mask(key, 0.3, (16, 5))  # noqa: E731
+    mask = lambda key: keep_mask(key, 0.3, (16, 5))
     np.testing.assert_array_equal(jax.jit(mask, out_shardings=where)(jax.random.key(0)), mask(jax.random.key(0)))

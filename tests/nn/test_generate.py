@@ -74,7 +74,7 @@ def test_rows_stop_by_themselves(params):
 
 @pytest.mark.parametrize("check_every", [1, 5, 16])
 def test_stop_strings(params, check_every):
-    decode = lambda ids: "".join(f"<{i}>" for i in ids)  # noqa: E731
+    decode = lambda ids: "".join(f"<{i}>" for i in ids)
     ids, valid = pad_rows(PROMPTS, 8, 0)
     plain = [slow_greedy(params, prompt)[0] for prompt in PROMPTS]
     stop = f"<{plain[2][3]}><{plain[2][4]}>"
@@ -146,7 +146,7 @@ def test_sampled_frequencies():
 def test_sampling_is_a_function_of_key_and_row(params):
     sampling = Sampling(max_new_tokens=NEW, temperature=1.0, stop_ids=())
     ids, valid = pad_rows(PROMPTS, 8, 0)
-    run = lambda rows, seed: generate(  # noqa: E731
+    run = lambda rows, seed: generate(
         MODEL, params, sampling, ids=ids[:rows], valid=valid[:rows], rng=jax.random.key(seed)
     )
     one = run(3, 0)

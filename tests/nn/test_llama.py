@@ -36,7 +36,7 @@ def slow_logits(params, config, ids):
     """One row, token by token and head by head, in float64."""
     p = {k: np.asarray(v, np.float64) for k, v in flatten(params).items()}
     half = config.head_dim // 2
-    norm = lambda x, w: x / math.sqrt(np.mean(x**2) + config.norm_eps) * w  # noqa: E731
+    norm = lambda x, w: x / math.sqrt(np.mean(x**2) + config.norm_eps) * w
 
     def turn(x, t):
         z = x[:half] + 1j * x[half:]
@@ -160,7 +160,7 @@ def test_sharded_equals_single_device():
         return jax.jit(jax.value_and_grad(lambda lora, p, ids: jnp.mean(model(p, ids, lora={"a": lora}) ** 2)))
 
     expected, grads = loss(model)(lora, params, ids)
-    place = lambda tree: jax.device_put(tree, partition(tree, RULES, mesh).shardings)  # noqa: E731
+    place = lambda tree: jax.device_put(tree, partition(tree, RULES, mesh).shardings)
     sharded = dataclasses.replace(model, mesh=mesh, remat="full")
     found, sharded_grads = loss(sharded)(place(lora), place(params), jax.device_put(ids, batch_sharding(mesh)))
     assert float(found) == pytest.approx(float(expected), rel=1e-5)

@@ -66,7 +66,7 @@ def test_model_runs_on_int8(params):
     np.testing.assert_allclose(found, rounded, atol=2e-5 * float(jnp.abs(rounded).max()))
     error = float(jnp.linalg.norm(found - full) / jnp.linalg.norm(full))
     assert 1e-4 < error < 0.03
-    kernels = lambda tree: nbytes({k: v for k, v in flatten(tree).items() if "layers" in k})  # noqa: E731
+    kernels = lambda tree: nbytes({k: v for k, v in flatten(tree).items() if "layers" in k})
     assert kernels(quantized) < 0.27 * kernels(params)
 
 

@@ -89,7 +89,7 @@ def test_slots_do_not_see_what_is_not_valid():
     valid = np.array([[True, True, False, True, False, True]])
     module = SlotAttention(SlotConfig(iterations=2, normalise="sum_plus_one"))
     params = {"params": random_params(module, slots, x)}
-    run = lambda x, v: module.apply(params, slots, x, v)[0]  # noqa: E731
+    run = lambda x, v: module.apply(params, slots, x, v)[0]
     kept, other = run(x, valid), run(np.where(valid[..., None], x, 9.0).astype(np.float32), valid)
     np.testing.assert_allclose(kept, other, atol=1e-6)
     np.testing.assert_allclose(kept, run(x[:, valid[0]], None), atol=1e-5)
@@ -155,7 +155,7 @@ def test_training_draws_noise_and_evaluation_does_not():
     tokens, x = RNG.normal(size=(2, 8, 16)).astype(np.float32), RNG.normal(size=(2, 9, 16)).astype(np.float32)
     module = GroupingBlock(LayerConfig(4, 32), 2)
     params = {"params": random_params(module, tokens, x)}
-    run = lambda seed: module.apply(  # noqa: E731
+    run = lambda seed: module.apply(
         params, tokens, x, None, train=True, rngs={"gumbel": jax.random.key(seed)}
     )[0]
     assert not np.allclose(run(0), run(1)), "hard assignments differ by the noise"

@@ -46,7 +46,7 @@ def test_scan_and_remat_change_nothing(name):
 
 def test_a_scan_initialises_the_parameters_of_all_layers():
     make, inputs = MODELS["bert"]
-    shapes = lambda tree: jax.tree.map(lambda x: x.shape, tree)  # noqa: E731
+    shapes = lambda tree: jax.tree.map(lambda x: x.shape, tree)
     looped = jax.eval_shape(make().init, jax.random.key(0), *inputs)["params"]
     scanned = jax.eval_shape(make(scan=True).init, jax.random.key(0), *inputs)["params"]
     assert shapes(jax.eval_shape(stack_layers, looped)) == shapes(scanned)
@@ -55,7 +55,7 @@ def test_a_scan_initialises_the_parameters_of_all_layers():
 def test_scanned_dropout_is_a_function_of_its_key():
     encoder = ActorEncoder(8, 2, LayerConfig(2, 16, dropout=0.5), scan=True, remat="full")
     variables = jax.jit(encoder.init)(jax.random.key(0), X, MASK)
-    run = lambda seed: encoder.apply(variables, X, MASK, train=True, rngs={"dropout": jax.random.key(seed)})  # noqa: E731
+    run = lambda seed: encoder.apply(variables, X, MASK, train=True, rngs={"dropout": jax.random.key(seed)})
     once, again, other = run(1), run(1), run(2)
     np.testing.assert_array_equal(once, again)
     assert np.abs(once - other).max() > 0.01

@@ -103,7 +103,7 @@ def test_dropout_needs_training_and_a_key():
     layer = EncoderLayer(LayerConfig(heads=2, hidden=16, dropout=0.3))
     variables = jit(layer.init)(jax.random.key(0), x)
     apply = jit(layer.apply, static_argnames="train")
-    run = lambda seed: apply(variables, x, train=True, rngs={"dropout": jax.random.key(seed)})  # noqa: E731
+    run = lambda seed: apply(variables, x, train=True, rngs={"dropout": jax.random.key(seed)})
     np.testing.assert_array_equal(apply(variables, x), apply(variables, x))
     np.testing.assert_array_equal(run(1), run(1))
     assert not np.array_equal(run(1), run(2))

@@ -1,7 +1,7 @@
 """Embeddings of many items in batches of one static shape, each computed once on all devices; means and cosines.
 
-Of several processes each reads the rows that its devices hold, and all get all results; rows that fill up the last batch
-are left out again.
+Of several processes each reads the rows that its devices hold, and all get all results; rows that fill up the last
+batch are left out again.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Detection:
         notes = list(self.pool.notes)
         notes.append(f"{present.sum()} classes, {len(np.unique(self.pool.video))} videos")
         if not present.all():
-            absent = [n for n, p in zip(table.names, present) if not p]
+            absent = [n for n, p in zip(table.names, present, strict=True) if not p]
             notes.append(f"{len(absent)} classes without a positive are not averaged: {', '.join(absent[:3])}")
         if len(np.unique(self.pool.video)) == 1:
             notes.append(_ONE_VIDEO)
@@ -106,7 +106,7 @@ def detect(
 def grouped_results(found: Detection, held_out: Sequence[str], prefix: str = "") -> list[Result]:
     """All classes, and where some are held out those that training saw and those that it did not, apart."""
     results = [found.result(prefix=prefix)]
-    shown = {n for n, p in zip(found.table.names, found.table.positives) if p}
+    shown = {n for n, p in zip(found.table.names, found.table.positives, strict=True) if p}
     unseen = [n for n in found.table.names if n in set(held_out)]
     seen = [n for n in found.table.names if n not in set(held_out)]
     for group, names in (("seen classes", seen), ("held-out classes", unseen)):

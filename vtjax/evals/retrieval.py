@@ -128,7 +128,7 @@ def _both(similarity: np.ndarray, directions: Directions) -> Iterator[tuple[str,
 def evaluate_all(
     similarity: np.ndarray, keys: Sequence[str] | None = None, rounded: bool = True, *, directions: Directions
 ) -> list[Result]:
-    """Protocol "all" (TMR's a): one right answer among all N. similarity: [N, N], texts x items; keys: their ids [N]."""
+    """Protocol "all" (TMR's a): one right answer among all N. similarity: [N, N], texts x items; keys: ids [N]."""
     return [
         _score(f"retrieval/all/{name}", ranks(table), len(table), 1, keys, rounded)
         for name, table in _both(similarity, directions)
@@ -172,7 +172,7 @@ def evaluate_dissimilar(
     *,
     directions: Directions,
 ) -> list[Result]:
-    """Protocol "dissimilar" (TMR's c): protocol "all" on the listed keys (nsim_test); keys without an item are noted."""
+    """Protocol "dissimilar" (TMR's c): protocol "all" on the listed keys (nsim_test); keys without items are noted."""
     similarity = check_similarity(similarity)
     position = {key: row for row, key in enumerate(keys)}
     chosen = [position[key] for key in dict.fromkeys(subset) if key in position]
@@ -188,7 +188,7 @@ def evaluate_dissimilar(
 
 
 def small_batches(keys: Sequence[str], batch: int = 32, seed: int = 0) -> np.ndarray:
-    """int [blocks, batch]: positions in `keys` of protocol "small batches" (TMR's d); what does not fill a block is left.
+    """Positions in `keys` of protocol "small batches" (TMR's d), int [blocks, batch]; what fills no block is left out.
 
     Keys are sorted as strings, then shuffled by numpy's legacy generator, as TMR does.
     """

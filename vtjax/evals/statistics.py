@@ -7,10 +7,10 @@ Clusters: a HumanML3D clip and its mirror image are one observation told twice, 
 from __future__ import annotations
 
 import dataclasses
-import statistics
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.stats import binomtest
 
 from vtjax.errors import VtjaxError
 
@@ -34,6 +34,19 @@ def weighted_median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     low = np.argmax(below > (total - 1) // 2, axis=1)
     high = np.argmax(below > total // 2, axis=1)
     return (ordered[low] + ordered[high]) / 2
+
+
+def mean_of_means(labels: np.ndarray) -> Statistic:
+    """Makes the statistic of values [N] that averages the items of each label [N], then the labels that have any."""
+    names, places = np.unique(labels, return_inverse=True)
+    member = (places.reshape(-1)[:, None] == np.arange(len(names))).astype(np.float64)
+
+    def statistic(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        counts = weights @ member
+        means = (weights @ (values[:, None] * member)) / np.maximum(counts, 1)
+        return means.sum(axis=1) / (counts > 0).sum(axis=1)
+
+    return statistic
 
 
 def mirror_groups(keys: Sequence[str]) -> np.ndarray:
@@ -117,16 +130,12 @@ def paired_bootstrap(
     return Paired(float(gap.mean()), float(low), float(high), float(min(1.0, p_value)))
 
 
-def wilson_interval(successes: float, total: float, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion; defined, unlike the bootstrap, where all or none succeed."""
     if total <= 0 or not 0 <= successes <= total:
         raise VtjaxError(f"{successes} successes of {total} is not a proportion")
-    z = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
-    rate = successes / total
-    centre = (rate + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * np.sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
-    low = 0.0 if successes == 0 else float(centre - half)
-    return low, 1.0 if successes == total else float(centre + half)
+    interval = binomtest(successes, total).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def rate_interval(
@@ -140,7 +149,7 @@ def rate_interval(
     values = np.asarray(values, np.float64)
     if len(values) and (np.all(values == 0) or np.all(values == 1)):
         count = int(_clusters(len(values), groups).max()) + 1
-        low, high = wilson_interval(float(values[0]) * count, count)
+        low, high = wilson_interval(int(values[0]) * count, count)
     else:
         low, high = bootstrap_interval(values, groups=groups, resamples=resamples, seed=seed)
     return 100 * float(low), 100 * float(high)

@@ -46,9 +46,7 @@ def multi_positive_nce(
     candidates = logits if exclude is None else jnp.where(exclude, -jnp.inf, logits)
     own = jnp.diagonal(logits, axis1=0, axis2=1).T  # [i, m]
     over_texts = jax.nn.logsumexp(candidates, axis=(1, 2))
-    if form == "logsumexp":
-        to_texts = over_texts - jax.nn.logsumexp(own, axis=1)
-    else:
-        to_texts = over_texts - jnp.mean(own, axis=1)
+    positive = jax.nn.logsumexp if form == "logsumexp" else jnp.mean
+    to_texts = over_texts - positive(own, axis=1)
     to_video = jnp.mean(jax.nn.logsumexp(candidates, axis=0) - own, axis=1)
     return 0.5 * jnp.sum(to_texts + to_video), jnp.asarray(count, jnp.float32)

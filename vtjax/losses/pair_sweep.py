@@ -64,7 +64,7 @@ class LogSum(NamedTuple):
 
 
 def _join(a: Tree, b: Tree) -> Tree:
-    is_log_sum = lambda x: isinstance(x, LogSum)  # noqa: E731
+    is_log_sum = lambda x: isinstance(x, LogSum)
     return jax.tree.map(lambda x, y: x.join(y) if is_log_sum(x) else x + y, a, b, is_leaf=is_log_sum)
 
 
@@ -181,7 +181,7 @@ def _ring(pair: Pair, axes: tuple[str, ...], tile: int, scalars: Any, rows: Tree
     own = jax.tree.leaves(columns)[0].shape[0]
     columns, tile = _tiled(columns, tile)
     results = jax.eval_shape(pair, scalars, rows, columns)
-    visit = lambda guests: pair(scalars, rows, guests)  # noqa: E731
+    visit = lambda guests: pair(scalars, rows, guests)
 
     def hop(carry: tuple[Tree, Tree, Tree], _: None) -> tuple[tuple[Tree, Tree, Tree], None]:
         guests, mine, theirs = carry
@@ -199,14 +199,14 @@ def _gather(pair: Pair, axes: tuple[str, ...], tile: int, scalars: Any, rows: Tr
     own = jax.tree.leaves(rows)[0].shape[0]
     (rows, columns), tile = _tiled((rows, columns), tile)
     results = jax.eval_shape(pair, scalars, rows, columns)
-    everyone = lambda x: jax.lax.all_gather(x, axes, tiled=True) if axes else x  # noqa: E731
+    everyone = lambda x: jax.lax.all_gather(x, axes, tiled=True) if axes else x
     sums = []
     for side, guests in enumerate((columns, rows)):
         if not jax.tree.leaves(results[side]):
             sums.append(results[side])
             continue
-        visit = lambda part: (pair(scalars, rows, part)[0], ())  # noqa: E731
+        visit = lambda part: (pair(scalars, rows, part)[0], ())
         if side:
-            visit = lambda part: (pair(scalars, part, columns)[1], ())  # noqa: E731
+            visit = lambda part: (pair(scalars, part, columns)[1], ())
         sums.append(_fold(visit, _start(results[side], axes), jax.tree.map(everyone, guests), tile)[0])
     return jax.tree.map(lambda x: x[:own], tuple(sums))

@@ -184,7 +184,7 @@ def _programs(model: Any, sampling: Sampling, cached: bool, return_hidden: bool)
         keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(key, row), step))(jnp.arange(len(hidden)))
         token = jnp.where(state["done"], sampling.pad_id, choose(logits, sampling, keys))
         log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), token[:, None], axis=1)
-        put = lambda buffer, value: jax.lax.dynamic_update_index_in_dim(buffer, value, step, 1)  # noqa: E731
+        put = lambda buffer, value: jax.lax.dynamic_update_index_in_dim(buffer, value, step, 1)
         slot = state["valid"].shape[1] - new + step
         out = dict(state)
         out["tokens"] = put(state["tokens"], token)
@@ -211,7 +211,7 @@ def _programs(model: Any, sampling: Sampling, cached: bool, return_hidden: bool)
 
     @functools.partial(jax.jit, donate_argnums=(3,))
     def run(params, lora, key, state, limit):
-        unfinished = lambda s: (s["step"] < limit) & ~jnp.all(s["done"])  # noqa: E731
+        unfinished = lambda s: (s["step"] < limit) & ~jnp.all(s["done"])
         return jax.lax.while_loop(unfinished, lambda s: body(params, lora, key, s), state)
 
     return start, run
@@ -221,7 +221,7 @@ def _stop_at_strings(state: dict[str, Any], stops: Sequence[str], decode: Callab
     """The state with rows ended at the first token whose text completes a stop string."""
     tokens, lengths, done = (np.array(state[name]) for name in ("tokens", "length", "done"))
     for row in range(len(tokens)):
-        hit = lambda n, row=row: any(s in decode(tokens[row, :n].tolist()) for s in stops)  # noqa: E731
+        hit = lambda n, row=row: any(s in decode(tokens[row, :n].tolist()) for s in stops)
         if not hit(lengths[row]):
             continue
         low, high = 0, int(lengths[row])  # the text of the first `high` tokens holds a stop, that of `low` does not

@@ -58,7 +58,7 @@ class TokenMixer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        dense = lambda size, name: nn.Dense(  # noqa: E731
+        dense = lambda size, name: nn.Dense(
             size, dtype=self.dtype, kernel_init=self.kernel_init, name=name
         )
         y = transformer.ACTIVATIONS["gelu"](dense(self.hidden, "up")(jnp.swapaxes(x, 1, 2)))
@@ -90,7 +90,7 @@ class AssignAttention(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """groups [B, K, width], x [B, N, width], valid bool [B, N] -> (update [B, K, width], logits f32 [B, K, N])."""
         width, how = groups.shape[-1], self.how
-        dense = lambda name: nn.Dense(width, dtype=self.dtype, kernel_init=self.kernel_init, name=name)  # noqa: E731
+        dense = lambda name: nn.Dense(width, dtype=self.dtype, kernel_init=self.kernel_init, name=name)
         query, key, value = dense("query")(groups), dense("key")(x), dense("value")(x)
         logits = width**-0.5 * jnp.einsum("bkd,bnd->bkn", query, key, preferred_element_type=jnp.float32)
         rng = self.make_rng("gumbel") if train and how.gumbel else None
@@ -118,7 +118,7 @@ class GroupingBlock(nn.Module):
         k is `groups`. The logits are float32, without noise, before any softmax.
         """
         c = self.config
-        norm = lambda name: LayerNorm(c.eps, name=name)  # noqa: E731
+        norm = lambda name: LayerNorm(c.eps, name=name)
         tokens, x = norm("norm_tokens")(tokens), norm("norm_x")(x)
         # GroupViT's token mixing has half the model's width inside.
         mix = TokenMixer(self.groups, x.shape[-1] // 2, c.kernel_init, c.dtype, name="mix")

@@ -26,9 +26,9 @@ def float32_sums(function: Callable) -> Callable:
 
     def intercept(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
         module = context.module
-        if context.method_name == "__call__" and isinstance(module, (nn.Dense, nn.DenseGeneral)):
-            if module.dot_general is None and module.dot_general_cls is None:
-                object.__setattr__(module, "dot_general", _dot_general)  # of this one call: modules live for one trace
+        dense = context.method_name == "__call__" and isinstance(module, (nn.Dense, nn.DenseGeneral))
+        if dense and module.dot_general is None and module.dot_general_cls is None:
+            object.__setattr__(module, "dot_general", _dot_general)  # of this one call: modules live for one trace
         return call(*args, **kwargs)
 
     @functools.wraps(function)

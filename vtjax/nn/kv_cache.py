@@ -42,5 +42,5 @@ def write(cache: Cache, layer: jax.Array, slot: jax.Array, key: jax.Array, value
 def read(cache: Cache, layer: jax.Array, slots: int) -> tuple[jax.Array, jax.Array]:
     """Key and value [B, slots, kv_heads, head_dim] of one layer, its first `slots` places."""
     _, batch, _, heads, dim = cache["key"].shape
-    pick = lambda x: jax.lax.dynamic_slice(x, (layer, 0, 0, 0, 0), (1, batch, slots, heads, dim))[0]  # noqa: E731
+    pick = lambda x: jax.lax.dynamic_slice(x, (layer, 0, 0, 0, 0), (1, batch, slots, heads, dim))[0]
     return pick(cache["key"]), pick(cache["value"])

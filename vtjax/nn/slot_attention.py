@@ -122,7 +122,7 @@ class SlotAttention(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """slots [B, K, D], x [B, N, Dx], valid bool [B, N] -> (slots [B, K, D], last logits float32 [B, K, N])."""
         c, width = self.config, slots.shape[-1]
-        dense = lambda name: nn.Dense(  # noqa: E731
+        dense = lambda name: nn.Dense(
             width, use_bias=c.bias, dtype=c.dtype, kernel_init=c.kernel_init, name=f"{name}_slots"
         )
         norm_slots, norm_ffn = LayerNorm(c.eps, name="norm_slots"), LayerNorm(c.eps, name="norm_ffn")
@@ -159,7 +159,7 @@ class RandomSlots(nn.Module):
     def __call__(self, batch: int) -> jax.Array:
         """float32 [batch, count, width]."""
         glorot = nn.initializers.glorot_uniform()
-        row = lambda rng, shape: glorot(rng, (1, *shape))[0]  # noqa: E731
+        row = lambda rng, shape: glorot(rng, (1, *shape))[0]
         mean = self.param("mean", row, (self.width,))
         log_deviation = self.param("log_deviation", row, (self.width,))
         noise = jax.random.normal(self.make_rng("slots"), (batch, self.count, self.width))

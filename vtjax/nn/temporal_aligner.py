@@ -201,7 +201,7 @@ class TemporalAligner(nn.Module):
         first = (video, placed) if c.joint_from == "embedded" else (encoded_video[-1], text)
         joint = self.joint_encoder(jnp.concatenate(first, axis=1), jnp.concatenate([valid, text_valid], axis=1))
         joint_video, joint_text = joint[:, :, : features.shape[1]], joint[:, :, features.shape[1] :]
-        said = lambda x: self.alignability(x)[..., 0] if c.alignability else None  # noqa: E731
+        said = lambda x: self.alignability(x)[..., 0] if c.alignability else None
         return AlignerOutput(encoded_video, text, joint_video, joint_text, said(text), said(joint_text))
 
     def _positions(self, table: jax.Array, length: int, start: jax.Array | int) -> jax.Array:

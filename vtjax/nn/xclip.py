@@ -214,6 +214,6 @@ class XClip(nn.Module):
         names = self.text(ids).embedding
         names = jnp.broadcast_to(names[None], (videos.shape[0], *names.shape))
         text = names + self.prompts(names, seen)
-        unit = lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
+        unit = lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True)
         cosines = jnp.einsum("bd,bnd->bn", unit(video), unit(text), precision=jax.lax.Precision.HIGHEST)
         return XClipOutput(video, frames, text, jnp.exp(self.logit_scale) * cosines)

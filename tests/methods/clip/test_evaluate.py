@@ -103,11 +103,6 @@ def test_order_equals_a_loop_over_clips():
             assert result.items == len(values) and result.chance["accuracy"] == 50
 
 
-def test_ties_count_half_and_are_noted():
-    result = evaluate.two_way(np.array([1.0, 0.5, 0.5 + 1e-8, 0.1]), np.array([0.0, 0.5, 0.5, 0.2]), "order/x")
-    assert result.metrics["accuracy"] == 50 and result.notes == ("2 ties count half",)
-
-
 def test_retrieval_is_named_after_videos_and_counts_equal_captions():
     s = scores()
     found = by_protocol(evaluate.retrieval_results(embedder(), {}, s))

@@ -50,7 +50,7 @@ def order_items(
         twice = collections.Counter(keys).most_common(1)[0][0]
         raise VtjaxError(f"the key {twice!r} names two items of the CAR test")
     items = []
-    for row, (key, parts, caption) in enumerate(zip(keys, events, captions)):
+    for row, (key, parts, caption) in enumerate(zip(keys, events, captions, strict=True)):
         if len(parts) < 2:
             continue
         if is_degenerate(parts):

@@ -13,21 +13,19 @@ Protocols:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from vtjax.encoders.sentence import gold_embeddings
-from vtjax.evals import retrieval, statistics
+from vtjax.evals import retrieval
+from vtjax.evals.classification import group_scores, top_rates, two_way
 from vtjax.evals.protocol import Result
 from vtjax.methods.clip import data
 from vtjax.methods.clip.classes import ClassSet
 from vtjax.methods.clip.embed import Embedder, open_embedder
 
-TOP = (1, 5)
 _DIRECTIONS = ("t2v", "v2t")
-_TIE = 1e-6  # scores this close are one: a model that cannot see order rounds differently, nothing more
 _MEANING = 512  # dimensions in which texts that are equal coincide, and others do not
 
 
@@ -61,46 +59,6 @@ def score(embedder: Embedder, params: dict, rows: data.Rows, classes: ClassSet |
     left = data.Rows(rows.source, [rows.rows[i] for i in kept], rows.log)
     table = None if classes is None else embedder.classes(params, classes)
     return Scores(left, videos, backwards, table, len(rows) - len(kept))
-
-
-def top_rates(
-    similarity: np.ndarray, labels: np.ndarray, protocol: str, top: Sequence[int] = TOP, notes: Sequence[str] = ()
-) -> Result:
-    """Share of rows of similarity [N, C] whose right column (labels [N]) is among the best k, in percent."""
-    rank = retrieval.ranks(similarity, labels)
-    count = similarity.shape[1]
-    hits = {f"top-{k}": (rank < k).astype(float) for k in top}
-    return Result(
-        protocol=protocol,
-        metrics={name: 100 * float(hit.mean()) for name, hit in hits.items()},
-        items=len(rank),
-        chance={f"top-{k}": 100 * min(k, count) / count for k in top},
-        interval={name: statistics.rate_interval(hit) for name, hit in hits.items()},
-        notes=(f"{count} to choose from", *notes),
-    )
-
-
-def two_way(true: np.ndarray, wrong: np.ndarray, protocol: str, notes: Sequence[str] = ()) -> Result:
-    """Share of items [N] with true above wrong, in percent; a tie counts half."""
-    gap = np.asarray(true, np.float64) - np.asarray(wrong, np.float64)
-    right = np.where(np.abs(gap) <= _TIE, 0.5, gap > 0)
-    ties = int(np.sum(np.abs(gap) <= _TIE))
-    more = (f"{ties} ties count half",) if ties else ()
-    return Result(
-        protocol=protocol,
-        metrics={"accuracy": 100 * float(right.mean())},
-        items=len(right),
-        chance={"accuracy": 50.0},
-        interval={"accuracy": statistics.rate_interval(right)},
-        notes=(*notes, *more),
-    )
-
-
-def group_scores(similarity: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """[N, C] -> ([N, G] best class of each group, the groups' names in order of appearance)."""
-    names = list(dict.fromkeys(groups))
-    of = np.array([names.index(g) for g in groups])
-    return np.stack([similarity[:, of == g].max(axis=1) for g in range(len(names))], axis=1), names
 
 
 def zero_shot(scores: Scores, classes: ClassSet) -> list[Result]:
