@@ -41,7 +41,7 @@ def measure(experiment, steps: int) -> dict:
     from vtjax.sharding.mesh import global_batch, make_mesh
     from vtjax.training.step import Trainer, memory_line
 
-    task = methods.module(experiment.name, "pipeline").abstract(experiment)
+    task = methods.get(experiment.name).abstract(experiment)
     trainer = Trainer(task, make_mesh(experiment.mesh), experiment.seed)
     began = time.perf_counter()
     compiled = trainer.lower().compile()

@@ -9,9 +9,11 @@ Modules that define such dataclasses must not postpone annotations: config_flags
 
 import dataclasses
 import importlib.util
+import inspect
 import json
 import operator
 import pathlib
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -21,15 +23,43 @@ from vtjax.errors import VtjaxError, nearest
 from vtjax.files import write_atomically
 
 
+def choice(*values: str) -> Any:
+    """Declares a field that is one of `values`, by default the first."""
+    return dataclasses.field(default=values[0], metadata={"choices": values})
+
+
+def number(
+    default: Any,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+) -> Any:
+    """Declares a field that is a number within bounds."""
+    bounds = {"above": above, "at_least": at_least, "below": below, "at_most": at_most}
+    return dataclasses.field(default=default, metadata={"bounds": {k: v for k, v in bounds.items() if v is not None}})
+
+
+def positive(default: Any) -> Any:
+    """Declares a field that is a number above 0."""
+    return number(default, above=0)
+
+
+def share(default: float) -> Any:
+    """Declares a field that is a number of at least 0 and below 1."""
+    return number(default, at_least=0, below=1)
+
+
 @dataclasses.dataclass
 class Optim:
     """Optimizer and schedule, built from optax in training/optim.py."""
 
     name: str = "adamw"  # adamw | adam | sgd | lion
-    learning_rate: float = 1e-4
+    learning_rate: float = number(1e-4, at_least=0)
     schedule: str = "constant"  # constant | cosine | linear, after the warm-up
     warmup_steps: int = 0
-    final_ratio: float = 0.0  # learning rate at the last step over its peak
+    final_ratio: float = number(0.0, at_least=0, at_most=1)  # learning rate at the last step over its peak
     betas: tuple[float, ...] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.01
@@ -43,9 +73,9 @@ class Optim:
 class Train:
     """One run of the training loop."""
 
-    steps: int = 1000
-    batch_size: int = 32  # global, over all hosts and devices
-    accumulate: int = 1  # micro-batches per step; must divide batch_size
+    steps: int = number(1000, at_least=1)
+    batch_size: int = number(32, at_least=1)  # global, over all hosts and devices
+    accumulate: int = number(1, at_least=1)  # micro-batches per step; must divide batch_size
     trainable: str = ".*"  # regular expression of the parameter paths that learn; the rest is frozen
     initial: str = ""  # checkpoint or work directory to start from; "" is random
     log_every: int = 20
@@ -102,7 +132,8 @@ class Experiment:
     stages: Any = dataclasses.field(default_factory=Stages)
     loader: Loader = dataclasses.field(default_factory=Loader)
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
-    compute_dtype: str = "auto"  # of matmul inputs: auto is bfloat16 on accelerators and float32 on CPU
+    # Of matmul inputs; auto is bfloat16 on accelerators and float32 on CPUs.
+    compute_dtype: str = choice("auto", "float32", "bfloat16")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -168,50 +199,130 @@ def read_fields(path: pathlib.Path) -> dict[str, Any]:
     return values
 
 
-def load_experiment(path: pathlib.Path) -> Experiment:
-    """Reads `save_experiment`'s file; the method's own classes come from vtjax.methods.
+def experiment_from(values: dict[str, Any], method: type, stages: type, where: str) -> Experiment:
+    """Builds an Experiment from the fields of `read_fields`; absent ones are at their defaults.
+
+    Args:
+      values: as `read_fields` gives them.
+      method: dataclass of the method's settings. stages: that of its earlier stages.
+      where: the file, for messages.
 
     Raises:
-      VtjaxError: missing or damaged file, unknown method, field or type.
+      VtjaxError: an unknown field or a value of the wrong type, with its path.
     """
-    from vtjax import methods
-
-    values = read_fields(path)
-    config_type, stages_type = methods.config_types(values["name"])
-    method = from_dict(config_type, values.pop("method"), "config.method")
-    stages = from_dict(stages_type, values.pop("stages"), "config.stages")
     hints = typing.get_type_hints(Experiment)
     for name in values:
         if name not in hints:
-            raise VtjaxError(f"{path}: config.{name}: no such field in Experiment; {nearest(name, hints)}")
-    rest = {k: _cast(hints[k], v, f"config.{k}") for k, v in values.items()}
-    return Experiment(method=method, stages=stages, **rest)
+            raise VtjaxError(f"{where}: config.{name}: no such field in Experiment; {nearest(name, hints)}")
+    kinds = hints | {"method": method, "stages": stages}
+    return Experiment(**{name: _cast(kinds[name], value, f"config.{name}") for name, value in values.items()})
 
 
 def check(experiment: Experiment) -> None:
-    """Refuses settings that cannot work together, before anything is built.
+    """Refuses values out of the bounds and choices of their fields, and settings of the loop that contradict another.
 
     Raises:
       VtjaxError: naming the field, its value and what would be right.
     """
+    check_fields(experiment)
     for prefix, stage in [("config", experiment)] + [
         (f"config.stages.{f.name}", getattr(experiment.stages, f.name)) for f in dataclasses.fields(experiment.stages)
     ]:
         train, optim = stage.train, stage.optim
-        if train.steps < 1 or train.batch_size < 1 or train.accumulate < 1:
-            raise VtjaxError(f"{prefix}.train: steps, batch_size and accumulate must be at least 1")
         if train.batch_size % train.accumulate:
             raise VtjaxError(
                 f"{prefix}.train.accumulate={train.accumulate} does not divide batch_size={train.batch_size}"
             )
-        if optim.learning_rate < 0 or not 0 <= optim.final_ratio <= 1:
-            raise VtjaxError(f"{prefix}.optim: learning_rate must not be negative, final_ratio lies in [0, 1]")
         if optim.warmup_steps > train.steps:
             raise VtjaxError(f"{prefix}.optim.warmup_steps={optim.warmup_steps} exceeds train.steps={train.steps}")
         if len(optim.betas) != 2:
             raise VtjaxError(f"{prefix}.optim.betas={optim.betas}: two numbers are needed")
-    if experiment.compute_dtype not in ("auto", "float32", "bfloat16"):
-        raise VtjaxError(f"config.compute_dtype={experiment.compute_dtype!r}: auto, float32 or bfloat16")
+
+
+_TESTS = {"above": operator.gt, "at_least": operator.ge, "below": operator.lt, "at_most": operator.le}
+
+
+def check_fields(config: Any, where: str = "config") -> None:
+    """Refuses values out of the bounds or choices that the fields of a dataclass tree declare.
+
+    Raises:
+      VtjaxError: naming the field, its value and what would be right.
+    """
+    for field in dataclasses.fields(config):
+        value, path = getattr(config, field.name), f"{where}.{field.name}"
+        choices, bounds = field.metadata.get("choices"), field.metadata.get("bounds", {})
+        if choices and value not in choices:
+            raise VtjaxError(f"{path}={value!r}: {nearest(str(value), choices)}")
+        if not all(_TESTS[kind](value, limit) for kind, limit in bounds.items()):
+            raise VtjaxError(f"{path}={value}: {_in_words(bounds)}")
+        if dataclasses.is_dataclass(value):
+            check_fields(value, path)
+
+
+def _in_words(bounds: Mapping[str, float]) -> str:
+    if len(bounds) == 2:
+        low, high = ("[", "(")["above" in bounds], ("]", ")")["below" in bounds]
+        return f"lies in {low}{', '.join(f'{limit:g}' for limit in bounds.values())}{high}"
+    words = {"above": "above", "at_least": "at least", "below": "below", "at_most": "at most"}
+    if bounds == {"above": 0}:
+        return "must be positive"
+    if bounds == {"at_least": 0}:
+        return "must not be negative"
+    return "must be " + " and ".join(f"{words[kind]} {limit:g}" for kind, limit in bounds.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One field of a configuration as --help shows it; about is the comment beside it in the source."""
+
+    path: str
+    kind: str
+    value: Any
+    about: str
+
+
+def settings(config: Any, prefix: str = "config") -> list[Setting]:
+    """Lists every field of a dataclass tree with its value and the comment that stands beside it."""
+    comments, listed = _comments(type(config)), []
+    for field in dataclasses.fields(config):
+        value, path = getattr(config, field.name), f"{prefix}.{field.name}"
+        if dataclasses.is_dataclass(value):
+            listed += settings(value, path)
+            continue
+        about = comments.get(field.name, "")
+        choices, bounds = field.metadata.get("choices"), field.metadata.get("bounds", {})
+        if choices and not all(choice in about for choice in choices):
+            about = f"{' | '.join(choices)}. {about}".rstrip(". ")
+        if bounds:
+            about = f"{about}{'; ' if about else ''}{_in_words(bounds)}"
+        kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+        listed.append(Setting(path, "list" if "tuple" in kind else kind, value, about))
+    return listed
+
+
+def _comments(kind: type) -> dict[str, str]:
+    """The comment of each field of a dataclass: what follows it on its line and goes on below, or stands above it."""
+    try:
+        lines = inspect.getsource(kind).splitlines()
+    except (OSError, TypeError):
+        return {}
+    comments: dict[str, str] = {}
+    name, above = "", []
+    for line in lines:
+        field, comment = re.match(r"    (\w+): ", line), re.search(r"(?:^|\s)# (.*)", line)
+        text = comment[1].strip() if comment else ""
+        if field:
+            name = field[1] if comment else ""
+            comments[field[1]] = " ".join([*above, text]).strip()
+            above = []
+        elif line.strip().startswith("# "):
+            if name:  # goes on from the line of the field
+                comments[name] += f" {text}"
+            else:
+                above.append(text)
+        elif not line.startswith("     "):
+            name, above = "", []
+    return comments
 
 
 def check_choices(config: Any, choices: Mapping[str, Sequence[str]], where: str = "config.method") -> None:

@@ -12,6 +12,14 @@ class VtjaxError(ValueError):
     """An error of the user's input; the mains print its message without a traceback and exit with status 2."""
 
 
+class ArgumentError(VtjaxError, TypeError):
+    """A function was called with arguments that it does not have."""
+
+
+class MissingSplit(VtjaxError):
+    """The data have no split of the name that was asked for."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Problem:
     """One item that was left out: `where` names file, line or key; `reason` says why."""

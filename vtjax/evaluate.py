@@ -20,7 +20,7 @@ command_line.define_hosts()
 
 
 def evaluate(_: Sequence[str]) -> int:
-    from vtjax import methods, remote
+    from vtjax import remote
     from vtjax.evals.protocol import format_table, save_results
     from vtjax.files import as_path
     from vtjax.hosts import processes
@@ -34,8 +34,7 @@ def evaluate(_: Sequence[str]) -> int:
     run = Run(work, options.which)
     if processes.several():
         processes.same("configuration", {"split": options.split, "which": options.which})
-        pipeline = methods.module(run.experiment.name, "pipeline")
-        prepare = pipeline.stages(run.experiment, run.work)[pipeline.LAST_STAGE]
+        prepare = run.method.recipe(run.experiment, run.work)[run.method.last_stage]
         processes.one_after_another("data", prepare)  # what is generated at first use is then there
     run = Run(work, options.which, mesh=evaluation_mesh(run.experiment.mesh))
     results = run.evaluate(split=options.split)

@@ -26,12 +26,11 @@ def train(_: Sequence[str]) -> int:
     experiment, spec = command_line.experiment()
     from absl import logging
 
-    from vtjax import methods, remote
+    from vtjax import remote
     from vtjax.evals.protocol import format_table, save_results
     from vtjax.files import as_path
-    from vtjax.runs import Run
+    from vtjax.runs import Run, run_experiment
     from vtjax.sharding.mesh import evaluation_mesh
-    from vtjax.training.recipe import run_experiment
 
     logging.set_verbosity(logging.INFO)
     command_line.quiet_libraries()
@@ -53,7 +52,8 @@ def train(_: Sequence[str]) -> int:
         if command_line.is_main_host():
             save_results(run.work / "results.json", results)
             print(format_table(results))
-            path = methods.module(experiment.name, "report").training_report(Run(work), results)
+            reported = Run(work)
+            path = reported.method.page(reported, results).save(reported.work / "report.html")
             remote.send(run.work)
             print(f"\nreport: {remote.origin(path)}")
     return 0

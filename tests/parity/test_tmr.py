@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vtjax.methods.car.config import CarConfig
-from vtjax.methods.car.task import build
+from vtjax.methods.car.task import CarObjective
 from vtjax.nn.transformer import DecoderLayer, EncoderLayer, LayerConfig
 from vtjax.weights import tmr
 
@@ -132,7 +132,7 @@ def released():
         "text_encoder": randomise(TorchEncoder(768), 2),
         "motion_decoder": randomise(TorchDecoder(263), 3),
     }
-    model = build(CarConfig())
+    model = CarObjective(CarConfig()).model
     mask = np.ones((1, 4), bool)
     inputs = (np.zeros((1, 4, 263)), mask, np.zeros((1, 4, 768)), mask)
     shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]

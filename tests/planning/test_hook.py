@@ -21,7 +21,7 @@ def smoke(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_task_without_data(name):
-    task = methods.module(name, "pipeline").abstract(smoke(name))
+    task = methods.get(name).abstract(smoke(name))
     batch = task.batch_spec()
     params = jax.eval_shape(task.init, jax.random.key(0), batch)
     metrics = jax.eval_shape(lambda p, b: task.loss(p, b, jax.random.key(0), True), params, batch)
@@ -30,17 +30,17 @@ def test_a_task_without_data(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_levers_change_neither_parameters_nor_data(name):
-    pipeline, experiment = methods.module(name, "pipeline"), smoke(name)
+    method, experiment = methods.get(name), smoke(name)
 
     def shapes(experiment):
-        task = pipeline.abstract(experiment)
+        task = method.abstract(experiment)
         params = jax.eval_shape(task.init, jax.random.key(0), task.batch_spec())
         return jax.tree.map(lambda x: (x.shape, x.dtype), params)
 
     expected = shapes(experiment)
-    for field, values in getattr(pipeline, "LEVERS", {}).items():
+    for field, values in method.levers.items():
         assert len(set(values)) == len(values) > 1
         operator.attrgetter(field)(experiment)  # there is such a field
         changed = with_settings(experiment, {field: values[-1]})
         assert shapes(changed) == expected
-        assert pipeline.abstract(changed).example_spec == pipeline.abstract(experiment).example_spec
+        assert method.abstract(changed).example_spec == method.abstract(experiment).example_spec

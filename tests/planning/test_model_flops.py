@@ -12,7 +12,7 @@ def task_of(spec, **train):
     experiment.compute_dtype = "bfloat16"
     for name, value in train.items():
         setattr(experiment.train, name, value)
-    return methods.module(experiment.name, "pipeline").abstract(experiment)
+    return methods.get(experiment.name).abstract(experiment)
 
 
 def tower(tokens, width, mlp, layers):

@@ -20,7 +20,7 @@ def test_families_do_not_share_a_table(read_page):
 
 def test_groups_are_named_once(read_page):
     rows = [car(f"car/2-way/{n}", 90.0, (80.0, 95.0)) for n in "ab"] + [car("car/blind/c", 51.0, (45.0, 57.0))]
-    for markup in (tables.car_table(rows), tables.results_table(rows)):
+    for markup in (tables.rate_table(rows, "CAR"), tables.results_table(rows)):
         text = read_page(markup).text
         table, notes = text[: text.index("2 ties")], text[text.index("2 ties") :]
         assert table.count("car/2-way") == 1 and table.count("car/blind") == 1
@@ -28,14 +28,15 @@ def test_groups_are_named_once(read_page):
         assert "all protocols" in table and notes.count("car/blind/c") == 2
 
 
-def test_car_table_shows_figures_and_positions(read_page):
-    markup = tables.car_table(
+def test_rate_table_shows_figures_and_positions(read_page):
+    markup = tables.rate_table(
         [
             car("car/a/good", 90.0, (80.0, 95.0), first=56.0),
             car("car/a/even", 51.0, (45.0, 57.0)),
             car("car/a/bad", 20.0, (10.0, 30.0)),
             Result("retrieval/all/t2m", {"R@1": 1.0}, 9, {"R@1": 2.0}, {"R@1": (0.0, 3.0)}),
-        ]
+        ],
+        "CAR",
     )
     read = read_page(markup)
     words = "true order first of all: 56.0 % (40.0–60.0), chance 4.2 %"

@@ -81,7 +81,7 @@ def stepped(tmp_path_factory):
             experiment.train = dataclasses.replace(experiment.train, steps=2, batch_size=16)
             shape = MESHES[mesh]
             devices = jax.devices()[: int(np.prod(shape))]
-            task = methods.module(experiment.name, "pipeline").abstract(experiment)
+            task = methods.get(experiment.name).abstract(experiment)
             trainer = Trainer(task, make_mesh(Mesh(*shape), devices), seed=3)
             batch = global_batch(random_batch(task.batch_spec()), trainer.batch_sharding)
             state, metrics = trainer.lower().compile()(trainer.init_state(), batch)

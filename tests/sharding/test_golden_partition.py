@@ -35,7 +35,7 @@ def abstract(spec, **settings):
     for path, value in settings.items():
         section, name = path.split("__")
         setattr(getattr(experiment.method, section), name, value)
-    task = methods.module(experiment.name, "pipeline").abstract(experiment)
+    task = methods.get(experiment.name).abstract(experiment)
     batch = {n: jax.ShapeDtypeStruct((8, *s.shape), s.dtype) for n, s in task.example_spec.items()}
     return jax.eval_shape(task.init, jax.random.key(0), batch), task.rules
 

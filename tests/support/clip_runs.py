@@ -32,8 +32,7 @@ def tiny():
 @pytest.fixture(scope="session")
 def world_run(tiny, tmp_path_factory):
     """Its towers are scanned and its frames squashed, which tests of either need."""
-    from vtjax.runs import Run
-    from vtjax.training.recipe import run_experiment
+    from vtjax.runs import Run, run_experiment
 
     experiment = tiny("smoke")
     experiment.method.model.scan, experiment.method.data.resize = True, "squash"

@@ -6,7 +6,7 @@ import pytest
 
 from vtjax.errors import VtjaxError
 from vtjax.methods.car.config import CarConfig, CarModelConfig, CarTextConfig
-from vtjax.methods.car.task import example_spec, init
+from vtjax.methods.car.task import CarObjective
 from vtjax.trees import flatten
 from vtjax.weights import tmr
 
@@ -48,8 +48,8 @@ def tensors():
 
 @pytest.fixture(scope="module")
 def shapes():
-    spec = {name: jax.ShapeDtypeStruct((2, *s.shape), s.dtype) for name, s in example_spec(CONFIG).items()}
-    return jax.eval_shape(lambda batch: init(CONFIG, jax.random.key(0), batch), spec)
+    spec = {name: jax.ShapeDtypeStruct((2, *s.shape), s.dtype) for name, s in CarObjective(CONFIG).example_spec().items()}
+    return jax.eval_shape(lambda batch: CarObjective(CONFIG).init(jax.random.key(0), batch), spec)
 
 
 def test_every_leaf_is_filled_and_goes_back_bit_for_bit(tensors, shapes):

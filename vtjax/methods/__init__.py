@@ -1,47 +1,69 @@
-"""The methods, one folder each. A method plugs into the one training loop with the modules named here.
-
-config.py    CONFIG and STAGES: the dataclasses of Experiment.method and Experiment.stages
-pipeline.py  stages(experiment, work) -> ordered {name: build() -> Task}; abstract(experiment) -> the last stage's Task
-             without its data: example_spec, init, loss and rules. It reads and writes nothing, and its loss is the very
-             one that is trained, so that vtjax.plan compiles, and vtjax.bench times, the very train step. LEVERS: {field of the
-             experiment: its values, the cheapest to run first}, what vtjax.plan may vary to make a step fit: settings
-             that change memory and speed and not what is learnt.
-evaluate.py  evaluate(run, ...) -> results
-predict.py   predict(run, ...) and command-line use
-stream.py    open_stream(run, ...), where a method scores live sources
-"""
+"""The methods, one folder each, and those that other packages register; `method.py` says what a method is."""
 
 from __future__ import annotations
 
-import importlib.util
+import functools
+import importlib
+import importlib.metadata
+import pathlib
 import pkgutil
-import types
+from typing import TYPE_CHECKING
 
+from vtjax import config
 from vtjax.errors import VtjaxError, nearest
+
+if TYPE_CHECKING:
+    from vtjax.methods.method import Method
+
+GROUP = "vtjax.methods"  # of entry points
+
+
+@functools.cache
+def _entries() -> dict[str, importlib.metadata.EntryPoint]:
+    return {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
 
 
 def names() -> list[str]:
-    """Methods that this installation has."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.ispkg)
+    """Lists the methods of this package and of those that are installed beside it."""
+    return sorted({m.name for m in pkgutil.iter_modules(__path__) if m.ispkg} | set(_entries()))
 
 
-def module(method: str, part: str) -> types.ModuleType:
-    """Module `part` (config, pipeline, evaluate, predict) of a method.
+@functools.cache
+def get(name: str) -> Method:
+    """Imports a method.
 
     Raises:
-      VtjaxError: unknown method.
+      VtjaxError: there is none of this name (the nearest is named), or a package gives something that is no Method.
     """
-    if method not in names():
-        raise VtjaxError(f"config.name={method!r}: no such method; {nearest(method, names())}")
-    return importlib.import_module(f"vtjax.methods.{method}.{part}")
+    from vtjax.methods.method import Method
+
+    if name not in names():
+        raise VtjaxError(f"config.name={name!r}: no such method; {nearest(name, names())}")
+    entry = _entries().get(name)
+    make = entry.load() if entry else importlib.import_module(f"{__name__}.{name}").method
+    method = make()
+    if not isinstance(method, Method) or method.name != name:
+        source = entry.value if entry else f"{__name__}.{name}:method"
+        raise VtjaxError(f"{source}: a Method of the name {name!r} is expected, not {method!r:.80}")
+    return method
 
 
-def has(method: str, part: str) -> bool:
-    """Whether a method has a module of this name."""
-    return importlib.util.find_spec(f"vtjax.methods.{method}.{part}") is not None
+def check(experiment: config.Experiment) -> None:
+    """Refuses an experiment that cannot work, before anything is built.
+
+    Raises:
+      VtjaxError: naming the field, its value and what would be right.
+    """
+    config.check(experiment)
+    get(experiment.name).check(experiment.method)
 
 
-def config_types(method: str) -> tuple[type, type]:
-    """The dataclasses of a method's settings and of its earlier stages."""
-    config = module(method, "config")
-    return config.CONFIG, config.STAGES
+def load_experiment(path: pathlib.Path) -> config.Experiment:
+    """Reads the configuration of a work directory; a field that its version did not have is at its default.
+
+    Raises:
+      VtjaxError: a missing or damaged file, an unknown method, field or type.
+    """
+    values = config.read_fields(path)
+    method = get(values["name"])
+    return config.experiment_from(values, method.config, method.stages_config, str(path))

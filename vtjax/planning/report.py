@@ -149,10 +149,7 @@ def compile_step(experiment: Experiment, topology: Topology, devices: list | Non
     """
     experiment = planned(experiment, topology)
     devices = topology.devices() if devices is None else devices  # before anything starts JAX
-    pipeline = methods.module(experiment.name, "pipeline")
-    if not hasattr(pipeline, "abstract"):
-        raise VtjaxError(f"config.name={experiment.name!r}: the method's pipeline has no abstract(experiment) to plan")
-    task = pipeline.abstract(experiment)
+    task = methods.get(experiment.name).abstract(experiment)
     trainer = Trainer(task, make_mesh(experiment.mesh, devices), experiment.seed)
     traced = trainer.trace()
     compiled, overflow, began = None, None, time.perf_counter()

@@ -73,7 +73,7 @@ def candidates(
     batches: global batch sizes; none is the experiment's own.
     """
     experiment = _on(experiment, topology, Mesh(topology.chips, 1, 1, topology.slices))
-    levers = dict(getattr(methods.module(experiment.name, "pipeline"), "LEVERS", {}))
+    levers = dict(methods.get(experiment.name).levers)
     refused: dict[str, None] = {}
     found = []
     parts = levers.pop("train.accumulate", (experiment.train.accumulate,))
@@ -82,7 +82,7 @@ def candidates(
             settings = {"train.batch_size": batch, **dict(zip(levers, values, strict=True))}
             base = with_settings(experiment, {**settings, "train.accumulate": 1})
             try:
-                measure = _Measure(methods.module(base.name, "pipeline").abstract(base))
+                measure = _Measure(methods.get(base.name).abstract(base))
             except VtjaxError as error:
                 refused[str(error).splitlines()[0]] = None
                 continue

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vtjax.report.html import Markup, element, escape
+from vtjax.report.markup import Markup, element, escape
 from vtjax.report.style import colour
 from vtjax.report.timeline import Timeline, chosen_lanes, jpeg
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vtjax.evals.protocol import Result, families, format_interval
-from vtjax.report.html import Markup, element, join
+from vtjax.report.markup import Markup, element, join
 from vtjax.report.style import colour
 
 _DIRECTIONS = {"t2m": "text to motion", "m2t": "motion to text", "t2v": "text to video", "v2t": "video to text"}
@@ -82,7 +82,7 @@ def notes(results: Sequence[Result]) -> Markup:
 _MEANING = {"first": "true order first of all"}
 
 
-def car_table(results: Sequence[Result], metric: str = "CAR") -> Markup:
+def rate_table(results: Sequence[Result], metric: str) -> Markup:
     """Rates in percent as dots on one scale with their intervals, chance marked: one row per result that has `metric`.
 
     A further metric of a result, such as the share of items whose true order comes first, is given in words.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vtjax.errors import VtjaxError
-from vtjax.report.html import Markup, element, escape, join
+from vtjax.report.markup import Markup, element, escape, join
 from vtjax.report.style import colour, event_colour
 
 STEPS = 160  # in one stretch: 40 seconds at 4 a second

@@ -255,7 +255,8 @@ class _Run:
         seconds = max(now - self.window, 1e-9)
         values["examples_per_second"] = self.timed * self.task.train.batch_size / seconds
         values["data_wait"] = min(self.waited / seconds, 1.0)
-        processes.note(data_wait=round(values["data_wait"], 3), examples_per_second=round(values["examples_per_second"], 1))
+        rate = round(values["examples_per_second"], 1)
+        processes.note(data_wait=round(values["data_wait"], 3), examples_per_second=rate)
         self.window, self.waited, self.timed = now, 0.0, 0
         if self.writer:
             self.writer.write(step, "train", values)

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import json
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 from absl import logging
 
 from vtjax import config as configuration
-from vtjax import methods, remote
-from vtjax.config import Experiment
+from vtjax import remote
+from vtjax.config import Experiment, Loader
 from vtjax.errors import VtjaxError
-from vtjax.files import as_path, write_atomically
+from vtjax.files import write_atomically
 from vtjax.hosts import processes
 from vtjax.hosts.heartbeat import FOLDER
-from vtjax.sharding.mesh import make_mesh
 from vtjax.training.checkpoint import Checkpoints, load_params
 from vtjax.training.loop import Outcome, run_task
 from vtjax.training.step import Trainer
+from vtjax.training.task import Task
 
 # Settings that change how a run is carried out, not what it computes; a resumed run may change them.
 FREE = ("loader.", "mesh.", "train.log_every", "train.eval_every", "train.checkpoint", "train.keep", "train.profile")
 
 
-def prepare_work(experiment: Experiment, work: pathlib.Path, allow_change: bool) -> None:
+def prepare_work(
+    experiment: Experiment,
+    work: pathlib.Path,
+    allow_change: bool,
+    load: Callable[[pathlib.Path], Experiment],
+) -> None:
     """Creates the work directory and its config.json, or checks that the one there is of the same experiment.
 
     A directory in which nothing was made, as where the data were not found, takes any experiment.
+
+    Args:
+      load: reads a configuration, with fields that its version did not have at their defaults.
 
     Raises:
       VtjaxError: the directory holds another experiment, or the processes have different ones; every differing field is
@@ -37,7 +47,7 @@ def prepare_work(experiment: Experiment, work: pathlib.Path, allow_change: bool)
     new = configuration.to_dict(experiment)
     processes.same("configuration", {**_fields(new), "--allow_config_change": allow_change})
     if path.exists() and not allow_change:
-        old = _fields(_recorded(path))
+        old = _fields(_recorded(path, load))
         differing = [
             f"{name}: {old.get(name)!r} there, {value!r} now"
             for name, value in _fields(new).items()
@@ -55,16 +65,17 @@ def prepare_work(experiment: Experiment, work: pathlib.Path, allow_change: bool)
         work.mkdir(parents=True, exist_ok=True)
         configuration.save_experiment(experiment, path)
     processes.barrier("configuration written")
-    seen = path.exists() and configuration.read_fields(path) == new
-    problem = processes.all_well("work directory", "" if seen else f"does not see what process 0 has written to {path}")
+    visible = path.exists() and configuration.read_fields(path) == new
+    unseen = "" if visible else f"does not see what process 0 has written to {path}"
+    problem = processes.all_well("work directory", unseen)
     if problem:
         raise VtjaxError(f"{problem}; --work_directory must name one place that all hosts share")
 
 
-def _recorded(path: pathlib.Path) -> dict[str, Any]:
+def _recorded(path: pathlib.Path, load: Callable[[pathlib.Path], Experiment]) -> dict[str, Any]:
     """The configuration of a work directory; what its version of vtjax did not have yet is at its default."""
     try:
-        return configuration.to_dict(configuration.load_experiment(path))
+        return configuration.to_dict(load(path))
     except VtjaxError:  # one that this version no longer has
         return configuration.read_fields(path)
 
@@ -75,45 +86,49 @@ def _fields(tree: Any, prefix: str = "") -> dict[str, Any]:
     return {k: v for name, sub in tree.items() for k, v in _fields(sub, f"{prefix}{name}.").items()}
 
 
-def run_experiment(
-    experiment: Experiment,
-    work: pathlib.Path | str,
+def run_stages(
+    stages: Mapping[str, Callable[[], Task]],
+    work: pathlib.Path,
+    mesh: jax.sharding.Mesh,
     *,
+    seed: int,
+    loader: Loader,
     allow_config_change: bool = False,
     allow_data_change: bool = False,
     tensorboard: bool = False,
 ) -> Outcome:
-    """Runs every stage that is not finished yet; the outcome of the last one, or of the one that was stopped.
+    """Builds and trains every stage that is not finished yet, in order.
+
+    Returns:
+      The outcome of the last one, or of the one that was stopped.
 
     Raises:
-      VtjaxError: anything wrong in the configuration, the data or the work directory.
+      VtjaxError: anything wrong in the data or the work directory.
     """
-    work = as_path(work)
-    configuration.check(experiment)
-    prepare_work(experiment, work, allow_config_change)
-    mesh = make_mesh(experiment.mesh)
-    outcome, own = None, remote.local(work, processes.index_of())
-    for name, build in methods.module(experiment.name, "pipeline").stages(experiment, own).items():
+    local = remote.local(work, processes.index_of())
+    outcome = None
+    for name, build in stages.items():
         folder = work / name
         done = folder / "done.json"
         task = processes.one_after_another(f"stage {name}", build)
         if processes.index_of() == 0:
-            remote.send(own)
+            remote.send(local)
         finished = processes.from_main("done", done.read_text() if done.exists() else "")
         if finished and json.loads(finished)["steps"] >= task.train.steps:
             if allow_config_change:  # the settings may be those of another model
-                Checkpoints(folder / "checkpoints", None).check(Trainer(task, mesh, experiment.seed).abstract_state)
+                Checkpoints(folder / "checkpoints", None).check(Trainer(task, mesh, seed).abstract_state)
             logging.info("stage %s: finished before, skipped", name)
             outcome = Outcome(True, task.train.steps, {}, [])
             continue
         outcome = run_task(
-            task, mesh, folder, seed=experiment.seed, loader=experiment.loader,
-            allow_data_change=allow_data_change, tensorboard=tensorboard,
-        )  # fmt: skip
+            task, mesh, folder, seed=seed, loader=loader, allow_data_change=allow_data_change, tensorboard=tensorboard
+        )
         if not outcome.finished:
             return outcome
         if processes.index_of() == 0:
             write_atomically(done, json.dumps({"steps": outcome.step}) + "\n")
+    if outcome is None:
+        raise VtjaxError("the recipe has no stage for this experiment")
     return outcome
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 
 from vtjax.config import Optim, Train
+from vtjax.errors import VtjaxError
 from vtjax.sharding.partition import Rules
 
 Batch = Mapping[str, Any]
@@ -50,3 +52,19 @@ class Task:
             name: jax.ShapeDtypeStruct((self.train.batch_size, *spec.shape), spec.dtype)
             for name, spec in self.example_spec.items()
         }
+
+
+def field(batch: Batch, name: str) -> Any:
+    """Takes a field of a batch.
+
+    Raises:
+      VtjaxError: it is not there; those that are there are named.
+    """
+    if name not in batch:
+        raise VtjaxError(f"batch has no {name!r}, which this configuration needs; it has {', '.join(sorted(batch))}")
+    return batch[name]
+
+
+def stream(rng: jax.Array, name: str) -> jax.Array:
+    """Folds a key for one purpose out of `rng`: streams of different names are independent."""
+    return jax.random.fold_in(rng, zlib.crc32(name.encode()) & 0x7FFFFFFF)

@@ -5,6 +5,7 @@ import numpy as np
 from vtjax.evals.protocol import Result
 from vtjax.methods.car import cards as car
 from vtjax.methods.car.cards import Example, Match, Query
+from vtjax.methods.car.page import report
 
 EVENTS = ("A person walks.", "The person sits <down>.", "The person waves.")
 
@@ -35,9 +36,7 @@ def test_training_report(tmp_path, walker, read_page):
         [Match("clip 3", 0.83, "something else", motion), Match("clip 7", 0.81, "the caption", motion, right=True)],
         [((0, 1, 2), 0.81), ((1, 0, 2), 0.55)],
     )
-    path = car.training_report(tmp_path, RESULTS, [example], facts={"Seed": 0}, remarks=["left out 2: <too short>"])
-    assert path == tmp_path / "report.html"
-    read = read_page(path.read_text())
+    read = read_page(report(tmp_path, RESULTS, [example], {"Seed": 0}, ["left out 2: <too short>"]).html())
     for part in ("95.3 %", "51.2 %", "83.4 %", "left out 2: <too short>", "true answer", "The person sits <down>.",
                  "0.830", "The true order scores highest.", "a note", "left out 1: not a JSON object"):  # fmt: skip
         assert part in read.text, part
@@ -50,12 +49,12 @@ def test_training_report(tmp_path, walker, read_page):
 def test_several_stages_are_told_apart(tmp_path, read_page):
     write_metrics(tmp_path / "teacher")
     write_metrics(tmp_path / "student", 3.0)
-    text = read_page(car.training_report(tmp_path, RESULTS).read_text()).text
+    text = read_page(report(tmp_path, RESULTS).html()).text
     assert text.index("Stage student") < text.index("Stage teacher")
 
 
 def test_a_run_without_metrics_or_examples(tmp_path, read_page):
-    read = read_page(car.training_report(tmp_path, RESULTS[:1], path=tmp_path / "x" / "r.html").read_text())
+    read = read_page(report(tmp_path, RESULTS[:1]).html())
     assert "Order of events" in read.text and "Training" not in read.text and "Worked" not in read.text
 
 
@@ -69,9 +68,9 @@ def test_orders_stand_by_falling_score_with_events_in_order(read_page):
     assert text.startswith("shuffled" + EVENTS[2] + EVENTS[0] + EVENTS[1] + "0.900" + "true order")
 
 
-def test_text_query_over_motions(tmp_path, walker, read_page):
+def test_text_query_over_motions(walker, read_page):
     ranked = [Match("02_01", 0.8, "walk", walker(25)), Match("02_02", -0.1, motion=walker(25))]
-    page = car.query_report(tmp_path / "q.html", "walks & turns", ranked, facts={"Motions": 61}).read_text()
+    page = car.query_page(Query("walks & turns"), ranked, {"Motions": 61}).html()
     read = read_page(page)
     assert "<title>walks &amp; turns</title>" in page and "Text query" in read.text and "2 best answers" in read.text
     assert read.text.index("02_01") < read.text.index("02_02") and "-0.100" in read.text
@@ -79,9 +78,9 @@ def test_text_query_over_motions(tmp_path, walker, read_page):
     assert widths == ["width:80%", "width:0%"]
 
 
-def test_motion_query_over_texts(tmp_path, walker, read_page):
+def test_motion_query_over_texts(walker, read_page):
     query = Query(name="02_05.npy", motion=walker(25).astype(np.float32))
-    page = car.query_report(tmp_path / "q.html", query, [Match("", 0.7, "a person walks")]).read_text()
+    page = car.query_page(query, [Match("", 0.7, "a person walks")]).html()
     read = read_page(page)
     assert "Motion query" in read.text and "The best answer" in read.text and "a person walks" in read.text
     assert sum(value == "film" for _, value in read.attributes) == 1

@@ -14,7 +14,8 @@ import pytest
 from vtjax.data.motion.clip import Caption
 from vtjax.errors import VtjaxError
 from vtjax.methods.car import config as car
-from vtjax.methods.car import data, task
+from vtjax.methods.car import data
+from vtjax.methods.car.task import CarObjective
 from vtjax.methods.car.text import TextFields, open_text
 from vtjax.text.tokenizer import WordTokenizer
 from vtjax.training.pipeline import check_example
@@ -78,7 +79,7 @@ def orders_of(caption):
 def test_examples_fit_the_spec_and_depend_on_the_rng_alone(make):
     config = settings()
     transform, records = make(config)
-    spec = {k: (tuple(s.shape), np.dtype(s.dtype)) for k, s in task.example_spec(config).items()}
+    spec = {k: (tuple(s.shape), np.dtype(s.dtype)) for k, s in CarObjective(config).example_spec().items()}
     for record in records.values():
         for seed in range(3):
             once, again, pickled = (

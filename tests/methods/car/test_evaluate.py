@@ -11,9 +11,10 @@ import pytest
 
 import vtjax
 from vtjax.errors import VtjaxError
+from vtjax.evals.embed import cosines as similarity
 from vtjax.methods.car import data, evaluate
 from vtjax.methods.car.config import CarQuirks
-from vtjax.methods.car.embed import BATCH, open_embedder, similarity
+from vtjax.methods.car.embed import BATCH, open_embedder
 from vtjax.methods.car.model import CarModel
 
 

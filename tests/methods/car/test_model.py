@@ -9,8 +9,8 @@ import pytest
 
 from vtjax.errors import VtjaxError
 from vtjax.methods.car import config as car
-from vtjax.methods.car import task
 from vtjax.methods.car.model import rules
+from vtjax.methods.car.task import CarObjective
 from vtjax.nn.bert import BertConfig
 from vtjax.sharding.mesh import AXES
 from vtjax.sharding.partition import partition
@@ -32,7 +32,7 @@ def settings(encoder="builtin", vae=True, patch=1, **text):
 def random_batch(config, count=3, seed=0):
     rng = np.random.default_rng(seed)
     batch = {}
-    for name, spec in task.example_spec(config).items():
+    for name, spec in CarObjective(config, BERT).example_spec().items():
         shape = (count, *spec.shape)
         if spec.dtype == jnp.int32:
             batch[name] = rng.integers(0, config.text.vocab_size, shape).astype(np.int32)
@@ -58,7 +58,7 @@ VARIANTS = {
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variant_has_its_parts_and_the_rules_cover_them(name):
     config, parts = VARIANTS[name]
-    params = jax.eval_shape(lambda b: task.init(config, jax.random.key(0), b, BERT), random_batch(config))
+    params = jax.eval_shape(lambda b: CarObjective(config, BERT).init(jax.random.key(0), b), random_batch(config))
     assert set(params) == parts
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     assert params["motion_encoder"]["tokens"].shape == (2 if config.model.vae else 1, 8)
@@ -71,8 +71,8 @@ def test_variant_has_its_parts_and_the_rules_cover_them(name):
 def ready(name):
     config, _ = VARIANTS[name]
     batch = random_batch(config)
-    params = jit(lambda b: task.init(config, jax.random.key(0), b, BERT))(batch)
-    embed = jit(lambda p, b: (task.embed_text(config, p, b, BERT), task.embed_motion(config, p, b, BERT)))
+    params = jit(lambda b: CarObjective(config, BERT).init(jax.random.key(0), b))(batch)
+    embed = jit(lambda p, b: (CarObjective(config, BERT).embed_text(p, b), CarObjective(config, BERT).embed_motion(p, b)))
     return params, batch, embed
 
 
@@ -102,4 +102,4 @@ def test_builtin_text_sees_word_order():
 def test_a_language_model_in_the_graph_needs_its_configuration():
     config, _ = VARIANTS["tuned"]
     with pytest.raises(VtjaxError, match="needs its configuration"):
-        task.init(config, jax.random.key(0), random_batch(config))
+        CarObjective(config).init(jax.random.key(0), random_batch(config))

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from vtjax import methods
 from vtjax.config import Experiment, Mesh, Optim, Train, load_config_file
 from vtjax.errors import VtjaxError
 from vtjax.methods.car import config as car
@@ -38,8 +39,8 @@ def experiment(store, text=None, train=None, **loss):
 
 
 def test_the_task_is_whole(store, tmp_path):
-    built = pipeline.stages(experiment(store), tmp_path / "w")
-    assert list(built) == ["train"] == [pipeline.LAST_STAGE]
+    built = methods.get("car").recipe(experiment(store), tmp_path / "w")
+    assert list(built) == ["train"] == [methods.get("car").last_stage]
     task = built["train"]()
     assert {p.name for p in (tmp_path / "w" / "assets").iterdir()} == {"mean.npy", "std.npy", "tokenizer"}
     assert task.fingerprint == store.fingerprint and len(task.source) == 5
@@ -50,7 +51,7 @@ def test_the_task_is_whole(store, tmp_path):
     spec = {k: (tuple(s.shape), np.dtype(s.dtype)) for k, s in task.batch_spec().items()}
     check_example(batch, spec)
     before = {p: p.read_bytes() for p in (tmp_path / "w" / "assets").rglob("*") if p.is_file()}
-    pipeline.stages(experiment(store), tmp_path / "w")["train"]()
+    methods.get("car").recipe(experiment(store), tmp_path / "w")["train"]()
     assert {p: p.read_bytes() for p in (tmp_path / "w" / "assets").rglob("*") if p.is_file()} == before
 
 
@@ -84,7 +85,7 @@ def test_what_cannot_be_built_is_named(store, tmp_path, change, message):
     pipeline.build(settings, tmp_path / "w")  # the vocabulary of the run is there, as when settings change later
     change(settings)
     with pytest.raises(VtjaxError, match=message):
-        pipeline.stages(settings, tmp_path / "w")["train"]()
+        methods.get("car").recipe(settings, tmp_path / "w")["train"]()
 
 
 def test_text_negatives_need_two_different_events(store, tmp_path):

@@ -14,6 +14,7 @@ from vtjax.config import from_dict, to_dict
 from vtjax.errors import VtjaxError
 from vtjax.methods.car import config as car
 from vtjax.methods.car import task
+from vtjax.methods.car.task import CarObjective
 from vtjax.nn.bert import BertConfig
 
 N, T, L, F, D = 8, 6, 5, 3, 8
@@ -32,7 +33,7 @@ def settings(encoder="builtin", text=None, **loss):
 def random_batch(config, count=N):
     rng = np.random.default_rng(0)
     batch = {}
-    for name, spec in task.example_spec(config).items():
+    for name, spec in CarObjective(config).example_spec().items():
         shape = (count, *spec.shape)
         if spec.dtype == jnp.int32:
             batch[name] = rng.integers(0, 20, shape).astype(np.int32)
@@ -52,13 +53,13 @@ BATCH = random_batch(CONFIG)
 
 @functools.cache
 def params():
-    return jit(functools.partial(task.init, CONFIG))(jax.random.key(0), BATCH)
+    return jit(CarObjective(CONFIG).init)(jax.random.key(0), BATCH)
 
 
 @functools.cache
 def compiled(settings_json, train):
-    config = from_dict(car.CONFIG, json.loads(settings_json))
-    return jit(lambda p, b, rng: task.loss(config, p, b, rng, train))
+    config = from_dict(car.CarConfig, json.loads(settings_json))
+    return jit(lambda p, b, rng: CarObjective(config).loss(p, b, rng, train))
 
 
 def evaluate(config=CONFIG, batch=BATCH, train=False, seed=0, tree=None):
@@ -71,15 +72,15 @@ def mean(metrics, name):
 
 
 def test_example_spec_follows_the_settings():
-    shapes = {name: spec.shape for name, spec in task.example_spec(CONFIG).items()}
+    shapes = {name: spec.shape for name, spec in CarObjective(CONFIG).example_spec().items()}
     assert shapes == {
         "motion": (T, F), "motion_mask": (T,), "text_ids": (L,), "text_mask": (L,), "sentence": (3,),
         "negative_ids": (2, L), "negative_mask": (2, L), "negative_valid": (2,),
         "negative_motion": (1, T, F), "negative_motion_mask": (1, T), "negative_motion_valid": (1,),
     }  # fmt: skip
-    plain = task.example_spec(settings("bert", text_negatives=0, motion_negatives=0, filter="none"))
+    plain = CarObjective(settings("bert", text_negatives=0, motion_negatives=0, filter="none")).example_spec()
     assert set(plain) == {"motion", "motion_mask", "text_states", "text_mask"} and plain["text_states"].shape == (L, 8)
-    assert "negative_states" in task.example_spec(settings("bert"))
+    assert "negative_states" in CarObjective(settings("bert")).example_spec()
 
 
 def other_weights(pad_in_mean):
@@ -90,7 +91,7 @@ def other_weights(pad_in_mean):
 def test_objective_is_the_sheet_s_formula(pad_in_mean):
     """Sections 2.4 and 3.4 in numpy on the model's own outputs."""
     config = other_weights(pad_in_mean)
-    model, tree = task.build(config), {"params": params()}
+    model, tree = CarObjective(config).model, {"params": params()}
     b = BATCH
 
     def outputs(tree, b):
@@ -212,7 +213,7 @@ def test_equal_texts_are_no_negatives_when_asked():
 
 
 def test_gradients_reach_every_parameter_that_matters():
-    grads = jit(jax.grad(lambda p: task.loss(CONFIG, p, BATCH, jax.random.key(0), True)["loss"][0]))(params())
+    grads = jit(jax.grad(lambda p: CarObjective(CONFIG).loss(p, BATCH, jax.random.key(0), True)["loss"][0]))(params())
     # One memory token: its attention weight is 1 whatever query and key are (but for dropout, which they do not steer).
     dead = {jax.tree_util.keystr(path) for path, g in jax.tree_util.tree_leaves_with_path(grads) if not np.any(g)}
     assert dead and all("cross_attention" in name and ("query" in name or "key" in name) for name in dead)
@@ -242,10 +243,10 @@ def test_language_model_in_the_graph():
     for text in ({"trainable": True}, {"frozen_dropout": True}):
         config = settings("bert", text, **base)
         config.model.dropout = 0.0
-        tree = tree or jit(lambda b, c=config: task.init(c, jax.random.key(0), b, bert))(BATCH)
+        tree = tree or jit(lambda b, c=config: CarObjective(c, bert).init(jax.random.key(0), b))(BATCH)
 
         def latent(p, seed, config=config):
-            return task.loss(config, p, BATCH, jax.random.key(seed), True, bert)["latent"][0]
+            return CarObjective(config, bert).loss(p, BATCH, jax.random.key(seed), True)["latent"][0]
 
         if config.text.trainable:
             grads = jit(jax.grad(latent))(tree, 1)["language_model"]
@@ -253,7 +254,7 @@ def test_language_model_in_the_graph():
         run = jit(latent)
         assert float(run(tree, 1)) != float(run(tree, 2))
     cached = settings("bert", text_negatives=0, motion_negatives=0)
-    assert "text_states" in task.example_spec(cached) and "text_ids" not in task.example_spec(cached)
+    assert "text_states" in CarObjective(cached).example_spec() and "text_ids" not in CarObjective(cached).example_spec()
 
 
 def test_order_is_learned():
@@ -279,12 +280,12 @@ def test_order_is_learned():
         "negative_motion_valid": np.ones((8, 1), bool),
     }
     optimizer = optax.adam(5e-3)
-    tree = jit(functools.partial(task.init, config))(jax.random.key(0), batch)
+    tree = jit(CarObjective(config).init)(jax.random.key(0), batch)
 
     def step(carry, index):
         tree, state = carry
         rng = jax.random.fold_in(jax.random.key(1), index)
-        grads = jax.grad(lambda p: task.loss(config, p, batch, rng, True)["loss"][0])(tree)
+        grads = jax.grad(lambda p: CarObjective(config).loss(p, batch, rng, True)["loss"][0])(tree)
         updates, state = optimizer.update(grads, state)
         return (optax.apply_updates(tree, updates), state), None
 
@@ -323,16 +324,16 @@ def test_settings_that_cannot_work_are_named(section, field, value, message):
     config = settings()
     setattr(getattr(config, section), field, value)
     with pytest.raises(VtjaxError, match=message):
-        car.check(config)
+        CarObjective(config)
 
 
 def test_defaults_are_the_released_settings_and_survive_json():
     config = car.CarConfig()
-    car.check(config)
+    CarObjective(config)
     assert (config.model.latent, config.model.layers, config.model.heads, config.model.ff) == (256, 6, 4, 1024)
     weights = config.loss
     assert (weights.reconstruction, weights.kl, weights.latent, weights.contrastive) == (1.0, 1e-5, 1e-5, 0.1)
     assert (weights.temperature, weights.threshold, weights.text_negatives) == (0.1, 0.8, 1)
-    assert task.example_spec(config)["motion"].shape == (224, 263) and config.text.max_tokens == 128
+    assert CarObjective(config).example_spec()["motion"].shape == (224, 263) and config.text.max_tokens == 128
     assert not any(dataclasses.asdict(config.quirks).values())
-    assert from_dict(car.CONFIG, to_dict(config)) == config
+    assert from_dict(car.CarConfig, to_dict(config)) == config

@@ -7,22 +7,22 @@ import av
 import numpy as np
 import pytest
 
-from vtjax.config import load_config_file, load_experiment
+from vtjax.config import load_config_file
 from vtjax.convert import forward
 from vtjax.data.video.container import VideoError
 from vtjax.data.video.prepare import Options, prepare
 from vtjax.data.video.shards import Making
 from vtjax.encoders import sizes
 from vtjax.errors import Problems, VtjaxError
+from vtjax.methods import load_experiment
 from vtjax.methods.clip import evaluate, pipeline, predict, report
 from vtjax.methods.clip.text import open_tokenizer
 from vtjax.methods.clip.world import WorkshopClips
 from vtjax.nn.clip import ClipConfig, TextConfig
 from vtjax.nn.vit import VisionConfig
-from vtjax.runs import Run
+from vtjax.runs import Run, run_experiment
 from vtjax.text.clip_tokenizer import ClipTokenizer
 from vtjax.text.tokenizer import WordTokenizer
-from vtjax.training.recipe import run_experiment
 from vtjax.weights.clip import load_clip, save_clip_hf
 from vtjax.weights.options import Options as Conversion
 

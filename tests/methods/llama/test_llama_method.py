@@ -12,6 +12,7 @@ from vtjax.config import load_config_file
 from vtjax.errors import VtjaxError
 from vtjax.methods.llama import config as settings
 from vtjax.methods.llama import data, pipeline, task
+from vtjax.methods.llama.task import LlamaObjective
 from vtjax.methods.llama.text import WordIds, open_tokenizer, sizes_of
 from vtjax.nn.lora import merge
 from vtjax.sharding.partition import flatten
@@ -67,7 +68,7 @@ def test_only_the_answer_counts_and_long_texts_are_cut():
 def test_the_objective_is_that_of_the_merged_model_token_by_token():
     """Against logits of the whole sequence by a model without adapters whose weights are W + 3 A B."""
     sizes = sizes_of(CONFIG)
-    params = jax.jit(lambda key: task.init(CONFIG, sizes, key))(jax.random.key(0))
+    params = jax.jit(lambda key: LlamaObjective(CONFIG, sizes).init(key))(jax.random.key(0))
     noise = np.random.default_rng(0)
     params[task.ADAPTER] = jax.tree.map(
         lambda x: x + 0.05 * noise.standard_normal(x.shape).astype(np.float32), params[task.ADAPTER]
@@ -75,9 +76,9 @@ def test_the_objective_is_that_of_the_merged_model_token_by_token():
     ids = noise.integers(3, 60, (3, 12)).astype(np.int32)
     valid = np.arange(12)[None] < np.array([[12], [9], [5]])
     counted = valid & (np.arange(12)[None] >= 3)
-    found = task.loss(CONFIG, sizes, params, {"ids": ids, "valid": valid, "counted": counted}, jax.random.key(1), True)
+    found = LlamaObjective(CONFIG, sizes).loss(params, {"ids": ids, "valid": valid, "counted": counted}, jax.random.key(1), True)
     merged = merge(params["base"], [(task.lora_config(CONFIG), params[task.ADAPTER])])
-    plain = task.build(settings.LlamaConfig(settings.LlamaModelConfig(learns="all")), sizes)
+    plain = LlamaObjective(settings.LlamaConfig(settings.LlamaModelConfig(learns="all")), sizes).model
     logits = np.asarray(jax.jit(plain)(merged, ids, valid), np.float64)
     total = 0.0
     for b in range(3):
@@ -86,7 +87,7 @@ def test_the_objective_is_that_of_the_merged_model_token_by_token():
             total += np.log(np.exp(scores).sum()) - scores[ids[b, t]]
     np.testing.assert_allclose(found["loss"][0], total, rtol=1e-4)
     assert found["loss"][1] == counted.sum() == found["accuracy"][1]
-    rows = task.scores(CONFIG, sizes, params, {"ids": ids, "valid": valid, "counted": counted})
+    rows = LlamaObjective(CONFIG, sizes).scores(params, {"ids": ids, "valid": valid, "counted": counted})
     np.testing.assert_allclose(rows[0].sum(), found["loss"][0], rtol=1e-5)
     np.testing.assert_array_equal(rows[2], counted.sum(axis=1))
 

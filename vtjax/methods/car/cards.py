@@ -1,21 +1,16 @@
-"""The report of a CAR training run, and of one query over motions or texts."""
+"""What CAR's pages show: ranked motions and texts, orders of events, worked examples."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vtjax.errors import Problems
-from vtjax.evals.protocol import Result
 from vtjax.methods.car.skeleton import animation_svg, filmstrip_svg
-from vtjax.report.curves import draw_curves, read_metrics
-from vtjax.report.html import Markup, Page, element, join
+from vtjax.report.markup import Markup, element, join
+from vtjax.report.page import Page
 from vtjax.report.style import event_colour
-from vtjax.report.tables import car_table, results_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,102 +122,14 @@ def example_card(example: Example) -> Markup:
     return element("div", *parts, cls="card")
 
 
-_TILES = {  # protocol: (metric, label, a word on the protocol)
-    "car/2-way/event-to-event": ("CAR", "CAR, event to event", ""),
-    "car/all orders/any number of events": ("CAR", "CAR over all orders", ""),
-    "retrieval/batches of 32/t2m": ("R@1", "Text to motion, R@1", " in batches of 32"),
-    "retrieval/batches of 32/m2t": ("R@1", "Motion to text, R@1", " in batches of 32"),
-}
-
-
-def _headline(results: Sequence[Result]) -> list[tuple[str, str, str]]:
-    by_name = {result.protocol: result for result in results}
-    chosen = [(by_name[protocol], *tile) for protocol, tile in _TILES.items() if protocol in by_name]
-    blind = [result for result in results if result.protocol.startswith("car/blind/")]
-    chosen += [(result, "CAR", "CAR from text alone", "") for result in blind[:1]]
-    tiles = []
-    for result, metric, label, word in chosen:
-        low, high = result.interval[metric]
-        detail = f"95 %: {low:.1f}\u2013{high:.1f}\nchance {result.chance[metric]:.3g} %\n{result.items:,} items{word}"
-        tiles.append((label, f"{result.metrics[metric]:.1f} %", detail))
-    return tiles
-
-
-def training_report(
-    work_directory: os.PathLike | str,
-    results: Sequence[Result],
-    examples: Sequence[Example] = (),
-    *,
-    title: str = "Chronologically accurate retrieval",
-    subtitle: str = "",
-    facts: Mapping[str, object] | None = None,
-    remarks: Sequence[str] = (),
-    path: os.PathLike | str | None = None,
-) -> pathlib.Path:
-    """Writes the report of a run: headline figures, CAR and retrieval tables, curves, examples; returns its path.
-
-    Curves come from every metrics.jsonl under the work directory. remarks: what a reader must know, such as items left
-    out. path: default report.html in the work directory. Raises VtjaxError when it cannot be written.
-    """
-    work = pathlib.Path(work_directory)
-    page = Page(title, subtitle, facts)
-    page.headline(_headline(results))
-    for remark in remarks:
-        page.text(remark, cls="lead")
-    orders = [result for result in results if "CAR" in result.metrics]
-    rest = [result for result in results if "CAR" not in result.metrics]
-    if orders:
-        lead = "Does the model score the true order of events strictly above a wrong one? A tie counts as wrong."
-        page.section("Order of events", lead).add(car_table(orders))
-    if rest:
-        lead = "In percent, and the median rank counted from 1; below each, its 95 % interval and what guessing gives."
-        page.section("Retrieval", lead).add(results_table(rest))
-    _add_curves(page, work)
-    if examples:
-        page.section("Worked examples").text(LEGEND, cls="legend").add(*map(example_card, examples))
-    return page.save(path if path is not None else work / "report.html")
-
-
-def _add_curves(page: Page, work: pathlib.Path) -> None:
-    drawings, problems = [], Problems()
-    for file in sorted(work.rglob("metrics.jsonl")):
-        drawing, left_out = draw_curves(read_metrics(file, problems))
-        if drawing:
-            more = f"Not drawn: {', '.join(left_out)}." if left_out else ""
-            drawings.append((drawing, file.parent.relative_to(work).as_posix(), more))
-    if drawings:
-        page.section("Training", "By step. Training figures are faint as measured and bold as a running mean.")
-        for drawing, stage, more in drawings:
-            caption = f"Stage {stage}. {more}" if len(drawings) > 1 else more
-            page.figure(drawing, caption.strip(), "training and evaluation curves by step")
-    if len(problems):
-        page.text(problems.report(), cls="legend")
-
-
-def query_report(
-    path: os.PathLike | str,
-    query: Query | str,
-    ranked: Sequence[Match],
-    *,
-    title: str = "",
-    facts: Mapping[str, object] | None = None,
-    remarks: Sequence[str] = (),
-) -> pathlib.Path:
-    """Writes the report of one query: a text over motions, or a motion over texts. Returns the path.
-
-    ranked: best first. Raises VtjaxError when the file cannot be written.
-    """
-    query = Query(text=query) if isinstance(query, str) else query
-    asked = query.text or query.name or "Motion query"
+def query_page(query: Query, ranked: Sequence[Match], facts: Mapping[str, object] | None = None) -> Page:
+    """The page of one query: a text over motions, or a motion over texts. ranked: best first."""
     drawn = any(match.motion is not None for match in ranked)
     kind = "Text query" if query.text else "Motion query"
-    page = Page(title or asked, f"{kind}, ranked by cosine similarity", facts)
-    for remark in remarks:
-        page.text(remark, cls="lead")
+    page = Page(query.text or query.name or "Motion query", f"{kind}, ranked by cosine similarity", facts)
     if query.motion is not None:
         page.section("The motion").add(motion_view(query.motion, query.bounds, query.events))
     page.section(f"{len(ranked)} best answers" if len(ranked) != 1 else "The best answer")
     if drawn or query.motion is not None:
         page.text(LEGEND, cls="legend")
-    page.add(ranked_list(ranked, play=True))
-    return page.save(path)
+    return page.add(ranked_list(ranked, play=True))

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from vtjax.config import Stages, check_choices, check_positive
+from vtjax.config import choice, number, positive, share
 from vtjax.errors import VtjaxError
 
 
@@ -10,14 +10,14 @@ from vtjax.errors import VtjaxError
 class CarModelConfig:
     """Motion encoder, text encoder and motion decoder (car.md sections 2.1 and 2.2)."""
 
-    motion_width: int = 263  # features per frame
-    max_frames: int = 224  # motions are padded or cut to this many frames
-    patch: int = 1  # consecutive frames per token; 1 is the paper, more is cheaper on a CPU
-    latent: int = 256  # width of both encoders, of the decoder and of the joint space
-    layers: int = 6
-    heads: int = 4
-    ff: int = 1024  # width inside the feed-forward networks
-    dropout: float = 0.1
+    motion_width: int = positive(263)  # features per frame
+    max_frames: int = positive(224)  # motions are padded or cut to this many frames
+    patch: int = positive(1)  # consecutive frames per token; 1 is the paper, more is cheaper on a CPU
+    latent: int = positive(256)  # width of both encoders, of the decoder and of the joint space
+    layers: int = positive(6)
+    heads: int = positive(4)
+    ff: int = positive(1024)  # width inside the feed-forward networks
+    dropout: float = share(0.1)
     activation: str = "gelu"
     remat: str = "none"  # none | full | dots | dots_no_batch: what a layer keeps for the backward pass (nn/stack.py)
     scan: bool = False  # compile one layer whatever the depth
@@ -28,13 +28,14 @@ class CarModelConfig:
 class CarTextConfig:
     """What turns a caption into states [tokens, width] for the text encoder."""
 
-    encoder: str = "bert"  # bert: a BERT-family language model; builtin: learned embeddings of a small vocabulary
+    # bert: a BERT-family language model; builtin: learned embeddings of a small vocabulary
+    encoder: str = choice("bert", "builtin")
     path: str = "distilbert-base-uncased"  # bert: folder or hub id
     trainable: bool = False  # bert: fine-tune it inside the training graph; False reads cached states
     frozen_dropout: bool = False  # quirk 3.8.1: run in the graph with dropout, though train.trainable leaves it out
-    max_tokens: int = 128  # including [CLS] and [SEP]
-    width: int = 768  # of the states; bert: must equal the language model's
-    vocab_size: int = 1024  # builtin
+    max_tokens: int = positive(128)  # including [CLS] and [SEP]
+    width: int = positive(768)  # of the states; bert: must equal the language model's
+    vocab_size: int = positive(1024)  # builtin
 
     @property
     def in_graph(self) -> bool:
@@ -46,21 +47,25 @@ class CarTextConfig:
 class CarLossConfig:
     """Objective (car.md sections 2.4, 2.5 and 3.4)."""
 
-    reconstruction: float = 1.0  # 0 also skips the decoder
-    kl: float = 1e-5
-    latent: float = 1e-5
-    contrastive: float = 0.1
-    temperature: float = 0.1
-    positive_text: str = "events"  # events: ordered events joined (ev2ev); caption: the raw caption (o2e)
-    text_negatives: int = 1  # K shuffled texts per item; 0 is plain TMR
-    motion_negatives: int = 0  # M motions with swapped segments per item; beyond the paper
-    negatives_scope: str = "batch"  # batch: a negative of every item (released code); own: of its own item only
-    filter: str = "sentence"  # false negatives by: sentence (encoder) | sequence (gold key of a world) | none
+    reconstruction: float = number(1.0, at_least=0)  # 0 also skips the decoder
+    kl: float = number(1e-5, at_least=0)
+    latent: float = number(1e-5, at_least=0)
+    contrastive: float = number(0.1, at_least=0)
+    temperature: float = positive(0.1)
+    # events: ordered events joined (ev2ev); caption: the raw caption (o2e)
+    positive_text: str = choice("events", "caption")
+    text_negatives: int = number(1, at_least=0)  # K shuffled texts per item; 0 is plain TMR
+    # M motions with swapped segments per item; beyond the paper
+    motion_negatives: int = number(0, at_least=0, at_most=1)
+    # batch: a negative of every item (released code); own: of its own item only
+    negatives_scope: str = choice("batch", "own")
+    # False negatives by: sentence (encoder) | sequence (gold key of a world) | none.
+    filter: str = choice("sentence", "sequence", "none")
     sentence_encoder: str = "sentence-transformers/all-mpnet-base-v2"  # folder or hub id; builtin needs no file
     sentence_width: int = 768
     threshold: float = 0.8  # on the cosine of sentence embeddings rescaled to [0, 1]: 0.8 is a cosine of 0.6
     exclude_equal_texts: bool = False  # a shuffled text that is another item's own text is no negative of that item
-    sample_scale: float = 1.0  # of the noise in z while training; 0 trains on the means
+    sample_scale: float = number(1.0, at_least=0)  # of the noise in z while training; 0 trains on the means
     pad_in_mean: bool = True  # reconstruction averages over padded frames too (released code)
 
 
@@ -112,42 +117,18 @@ class CarConfig:
     data: CarDataConfig = dataclasses.field(default_factory=CarDataConfig)
 
 
-CONFIG = CarConfig
-STAGES = Stages
-
-_CHOICES = {
-    "text.encoder": ("bert", "builtin"),
-    "loss.positive_text": ("events", "caption"),
-    "loss.negatives_scope": ("batch", "own"),
-    "loss.filter": ("sentence", "sequence", "none"),
-}
-_POSITIVE = {
-    "model": ("motion_width", "max_frames", "patch", "latent", "layers", "heads", "ff"),
-    "text": ("max_tokens", "width", "vocab_size"),
-    "loss": ("temperature",),
-}
-
-
 def check(config: CarConfig) -> None:
-    """Refuses settings that cannot work, before anything is built.
+    """Refuses settings that cannot work together.
 
     Raises:
       VtjaxError: naming the field, its value and what would be right.
     """
     where = "config.method"
-    check_choices(config, _CHOICES)
-    check_positive(config, _POSITIVE)
     model, text, loss = config.model, config.text, config.loss
     if model.max_frames % model.patch:
         raise VtjaxError(f"{where}.model.max_frames={model.max_frames} is not a multiple of patch={model.patch}")
     if model.latent % model.heads or model.latent % 2:
         raise VtjaxError(f"{where}.model.latent={model.latent}: must be even and a multiple of heads={model.heads}")
-    if not 0 <= model.dropout < 1:
-        raise VtjaxError(f"{where}.model.dropout={model.dropout}: lies in [0, 1)")
-    factors = ("reconstruction", "kl", "latent", "contrastive", "sample_scale")
-    for field in (*factors, "text_negatives", "motion_negatives"):
-        if getattr(loss, field) < 0:
-            raise VtjaxError(f"{where}.loss.{field}={getattr(loss, field)}: must not be negative")
     if text.frozen_dropout and text.trainable:
         raise VtjaxError(f"{where}.text.frozen_dropout only means something where text.trainable is False")
     if text.encoder == "builtin" and (text.trainable or text.frozen_dropout):

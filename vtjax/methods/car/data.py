@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from absl import logging
@@ -35,6 +35,9 @@ class Clips:
 
     def __getitem__(self, index: int) -> tuple[int, MotionClip]:
         return index, self.store[self.indices[index]]
+
+    def __iter__(self) -> Iterator[tuple[int, MotionClip]]:
+        return (self[i] for i in range(len(self)))
 
     def captions(self) -> list[tuple[Caption, ...]]:
         """Captions of every clip, without reading features."""

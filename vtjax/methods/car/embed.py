@@ -1,36 +1,36 @@
-"""Embeddings of motions and texts by a trained model, in batches of one static shape."""
+"""Embeddings of motions and texts by a trained model, and what a run keeps open to search with them."""
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from vtjax.config import Experiment
+from vtjax.data.motion.clip import MotionClip
+from vtjax.data.motion.store import MotionStore
 from vtjax.evals.embed import in_batches
-from vtjax.methods.car import task
+from vtjax.methods.car import data
 from vtjax.methods.car.config import CarConfig
-from vtjax.methods.car.data import Normalizer
+from vtjax.methods.car.task import CarObjective
 from vtjax.methods.car.text import TextFields, language_model_config, open_text
 
 BATCH = 64
 
 
 class Embedder:
-    """mu of motions and texts (car.md 2.3): float32 [N, latent]; similarity is the cosine."""
+    """Means mu of motions and texts, float32 [N, latent]; similarity is the cosine (TMR, section 3.3)."""
 
-    def __init__(self, config: CarConfig, normalizer: Normalizer, text: TextFields, dtype: Any = jnp.float32):
-        self.config, self.normalizer, self.text = config, normalizer, text
-        language_model = language_model_config(config.text)
-        common = {"language_model": language_model, "dtype": dtype}
-        self._motion = jax.jit(lambda params, batch: task.embed_motion(config, params, batch, **common))
-        self._text = jax.jit(lambda params, batch: task.embed_text(config, params, batch, **common))
+    def __init__(self, objective: CarObjective, normalizer: data.Normalizer, text: TextFields):
+        self.config, self.normalizer, self.text = objective.config, normalizer, text
+        self._motion = jax.jit(objective.embed_motion)
+        self._text = jax.jit(objective.embed_text)
 
     def motions(self, params: dict, features: Sequence[np.ndarray]) -> np.ndarray:
-        """Motions as features [T, 263], not normalised -> float32 [N, latent]."""
+        """Embeds motions given as features [T, 263], not normalised -> float32 [N, latent]."""
 
         def batch(rows):
             motion, mask = zip(*(self.normalizer(f) for f in rows), strict=True)
@@ -38,28 +38,62 @@ class Embedder:
 
         return in_batches(self._motion, params, features, batch, BATCH)
 
-    def texts(self, params: dict, texts: Sequence[str], masks_of: Sequence[str] | None = None) -> np.ndarray:
-        """Texts -> float32 [N, latent]. masks_of: N texts whose token counts are taken for the masks (quirk 3.8.5)."""
+    def texts(
+        self, params: dict, texts: Sequence[str], masks_of: Sequence[str] | None = None, keep: bool = False
+    ) -> np.ndarray:
+        """Embeds texts -> float32 [N, latent].
+
+        Args:
+          masks_of: N texts whose token counts are taken for the masks (a quirk of the released code).
+          keep: keep the states of a frozen language model in the cache, for texts that will come again.
+        """
 
         def batch(rows):
-            own, lengths = zip(*rows, strict=True)
-            values, mask = self.text(own)
+            sentences, lengths = zip(*rows, strict=True)
+            values, mask = self.text(sentences)
             if masks_of is not None:
                 mask = self.text(lengths)[1]
             return {f"text_{self.text.kind}": values, "text_mask": mask}
 
-        self.text.ready([*texts, *(masks_of or ())])
+        if keep:
+            self.text.ready([*texts, *(masks_of or ())])
         pairs = list(zip(texts, texts if masks_of is None else masks_of, strict=True))
         return in_batches(self._text, params, pairs, batch, BATCH)
 
 
-def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosines [N, M] of rows [N, D] and [M, D]."""
-    unit = lambda x: x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)  # noqa: E731
-    return unit(a) @ unit(b).T
-
-
 def open_embedder(config: CarConfig, assets: pathlib.Path, cache: pathlib.Path | None = None) -> Embedder:
-    """The embedder of a run from what training left in its assets folder. cache: as of `TextFields`."""
-    normalizer = Normalizer.load(assets, config.model.max_frames)
-    return Embedder(config, normalizer, open_text(config.text, assets, cache=cache))
+    """Opens the embedder of a run from what training left in its assets folder. cache: as of `TextFields`."""
+    normalizer = data.Normalizer.load(assets, config.model.max_frames)
+    objective = CarObjective(config, language_model_config(config.text))
+    return Embedder(objective, normalizer, open_text(config.text, assets, cache=cache))
+
+
+class CarModel:
+    """What a run keeps open: the embedder, its data, and the embeddings of the motions that were searched.
+
+    Attributes:
+      embedder: of the run. cache: folder for worlds, states and prepared motions.
+    """
+
+    def __init__(self, experiment: Experiment, work: pathlib.Path):
+        self.config: CarConfig = experiment.method
+        self.cache = data.cache_of(experiment, work)
+        self.embedder = open_embedder(self.config, work / "assets", self.cache)
+        self._galleries: dict[str, tuple[list[MotionClip], np.ndarray]] = {}
+
+    @functools.cached_property
+    def store(self) -> MotionStore:
+        """The run's data."""
+        return data.open_store(self.config.data, self.cache)
+
+    def clips(self, split: str) -> data.Clips:
+        """Clips of a split of the run's data, default its test split."""
+        return data.split_clips(self.store, split or self.config.data.test_split)
+
+    def gallery(self, params: dict, store: MotionStore | None, split: str) -> tuple[list[MotionClip], np.ndarray]:
+        """Gives clips and their embeddings [N, latent], embedded once: those of `store`, or of a split of the data."""
+        key = store.fingerprint if store is not None else f"split {split or self.config.data.test_split}"
+        if key not in self._galleries:
+            clips = list(store) if store is not None else [clip for _, clip in self.clips(split)]
+            self._galleries[key] = clips, self.embedder.motions(params, [clip.features for clip in clips])
+        return self._galleries[key]

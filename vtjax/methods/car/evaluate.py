@@ -14,12 +14,13 @@ import numpy as np
 
 from vtjax.errors import Problems
 from vtjax.evals import retrieval
+from vtjax.evals.embed import cosines
 from vtjax.evals.protocol import Result
 from vtjax.files import write_atomically
 from vtjax.methods.car import blind, data, orders
 from vtjax.methods.car import order_test as car
 from vtjax.methods.car.config import CarConfig
-from vtjax.methods.car.embed import Embedder, open_embedder, similarity
+from vtjax.methods.car.embed import Embedder
 
 _DIRECTIONS = ("t2m", "m2t")
 _BLIND_ITEMS = 3000  # training items of the text-only control
@@ -45,7 +46,7 @@ class TestSet:
 
 def test_set(clips: data.Clips, config: CarConfig) -> TestSet:
     """Every clip of `clips` with its first caption (car.md 4.1)."""
-    records = [clip for _, clip in map(clips.__getitem__, range(len(clips)))]
+    records = [clip for _, clip in clips]
     captions = [clip.captions[0] for clip in records]
     problems = Problems()
     events = [data.events_of(c) for c in captions]
@@ -68,10 +69,10 @@ def quick_results(embedder: Embedder, clips: data.Clips, params: dict) -> list[R
     rounded = embedder.config.quirks.round_validation
     tests = test_set(clips, embedder.config)
     motions = _motions(embedder, params, tests)
-    table = similarity(embedder.texts(params, tests.texts), motions)
+    table = cosines(embedder.texts(params, tests.texts, keep=True), motions)
     results = retrieval.evaluate_retrieval(table, tests.keys, directions=_DIRECTIONS, rounded=rounded)
     if tests.items:
-        embed = functools.partial(embedder.texts, params)
+        embed = functools.partial(embedder.texts, params, keep=True)
         results.append(car.score_orders(tests.items, motions, embed, tests.orders).result())
     return results
 
@@ -99,8 +100,8 @@ def full_results(
         else:
             orders.save_orders(order_file, tests.items, tests.orders)
     motions = _motions(embedder, params, tests)
-    embed = functools.partial(embedder.texts, params)
-    table = similarity(embed(tests.texts), motions)
+    embed = functools.partial(embedder.texts, params, keep=True)
+    table = cosines(embed(tests.texts), motions)
     wrong = [item.text(tests.orders[item.key]) for item in tests.items]
     masks_of = [tests.texts[item.row] for item in tests.items] if config.quirks.original_length_mask else None
     sentence = None
@@ -108,7 +109,7 @@ def full_results(
         sentence = data.sentence_embeddings([clip.captions[0] for clip in tests.clips], config)
     results = retrieval.evaluate_retrieval(
         table, tests.keys, directions=_DIRECTIONS, sentence=sentence, dissimilar=subset,
-        shuffled=similarity(embed(wrong, masks_of=masks_of), motions) if wrong else None,
+        shuffled=cosines(embed(wrong, masks_of=masks_of), motions) if wrong else None,
     )  # fmt: skip
     if tests.items:
         results += _order_results(embedder, params, tests, motions, train, cache)
@@ -123,7 +124,7 @@ def _order_results(
     train: data.Clips | None,
     cache: pathlib.Path | None,
 ) -> list[Result]:
-    embed = functools.partial(embedder.texts, params)
+    embed = functools.partial(embedder.texts, params, keep=True)
     results = []
     for mode in ("events", "caption"):
         results.append(car.score_orders(tests.items, motions, embed, tests.orders, mode).result())
@@ -143,7 +144,7 @@ def _blind_results(
     embedder: Embedder, params: dict, tests: TestSet, motions: np.ndarray, train: data.Clips, cache: pathlib.Path | None
 ) -> list[Result]:
     """What text alone gives away: the best text prior of the training captions, and the model given a mean motion."""
-    embed = functools.partial(embedder.texts, params)
+    embed = functools.partial(embedder.texts, params, keep=True)
     same = np.repeat(motions.mean(0, keepdims=True), len(motions), axis=0)
     mean = car.score_orders(tests.items, same, embed, tests.orders)
     results = [dataclasses.replace(mean, protocol="car/blind/model with the mean motion").result()]
@@ -182,24 +183,25 @@ def _prior_scores(
     return true, wrong
 
 
-def evaluate(run: Any, split: str = "", blind_controls: bool = True) -> list[Result]:
-    """Every protocol on a split of the run's data (default: its test split).
+def evaluate(run: Any, *, split: str = "", blind_controls: bool = True) -> list[Result]:
+    """Scores every protocol on a split of the run's data.
+
+    Args:
+      split: default its test split.
+      blind_controls: also what text alone gives away.
 
     Raises:
       VtjaxError: unknown split, missing data or checkpoint.
     """
-    config = run.experiment.method
-    cache = data.cache_of(run.experiment, run.work)
-    store = data.open_store(config.data, cache)
-    embedder = open_embedder(config, run.work / "assets", cache)
-    name = split or config.data.test_split
+    model, config = run.model, run.experiment.method
+    store, name = model.store, split or config.data.test_split
     subset = "nsim_test" if "nsim_test" in store.meta.get("subsets", {}) else None
     return full_results(
-        embedder,
+        model.embedder,
         run.params,
-        data.split_clips(store, name),
-        data.split_clips(store, config.data.train_split) if blind_controls else None,
+        model.clips(name),
+        model.clips(config.data.train_split) if blind_controls else None,
         [store.keys[i] for i in store.split(subset)] if subset else None,
         run.work / f"orders-{'legacy-' if config.quirks.legacy_orders else ''}{name}.json",
-        cache,
+        model.cache,
     )

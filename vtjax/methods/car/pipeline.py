@@ -5,32 +5,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
 
 import numpy as np
 from absl import logging
 
 from vtjax.config import Experiment
 from vtjax.errors import VtjaxError
-from vtjax.methods.car import config as settings
-from vtjax.methods.car import data, task
+from vtjax.methods.car import data
+from vtjax.methods.car.config import CarConfig
 from vtjax.methods.car.embed import Embedder
 from vtjax.methods.car.evaluate import quick_results
 from vtjax.methods.car.model import rules
+from vtjax.methods.car.task import CarObjective
 from vtjax.methods.car.text import language_model_config, open_text
-from vtjax.nn.stack import CHEAPEST_FIRST
 from vtjax.text.shuffle import has_wrong_order
 from vtjax.training.precision import compute_dtype
 from vtjax.training.task import Task
-
-LAST_STAGE = "train"
-LEVERS = {"method.model.remat": CHEAPEST_FIRST}  # not micro-batches: an item's negatives are those of its own
-
-
-def stages(experiment: Experiment, work: pathlib.Path) -> dict[str, Callable[[], Task]]:
-    """The stages of a CAR run, in order."""
-    settings.check(experiment.method)
-    return {LAST_STAGE: functools.partial(build, experiment, work)}
 
 
 def build(experiment: Experiment, work: pathlib.Path) -> Task:
@@ -66,7 +56,8 @@ def build(experiment: Experiment, work: pathlib.Path) -> Task:
         raise VtjaxError(f"{size}: the vocabulary has {text.tokenizer.vocab_size}")
     sentence = data.sentence_embeddings(captions, config) if config.loss.filter != "none" else None
 
-    embedder = Embedder(config, normalizer, text, compute_dtype(experiment))
+    objective = CarObjective(config, language_model_config(config.text), compute_dtype(experiment))
+    embedder = Embedder(objective, normalizer, text)
     return dataclasses.replace(
         abstract(experiment),
         source=train,
@@ -78,25 +69,23 @@ def build(experiment: Experiment, work: pathlib.Path) -> Task:
 
 
 def abstract(experiment: Experiment) -> Task:
-    """The training stage without its data: all that shapes, compilation and benchmarks depend on."""
-    config = experiment.method
-    settings.check(config)
-    common = {"language_model": language_model_config(config.text), "dtype": compute_dtype(experiment)}
-    train = experiment.train
+    """Builds the training stage without its data: all that shapes, compilation and benchmarks depend on."""
+    config, train = experiment.method, experiment.train
+    objective = CarObjective(config, language_model_config(config.text), compute_dtype(experiment))
     if config.text.in_graph and config.text.encoder == "bert" and not config.text.trainable:
         train = dataclasses.replace(train, trainable=rf"^(?!language_model/)(?:{train.trainable})")
     return Task(
         name="car",
         train=train,
         optim=experiment.optim,
-        example_spec=task.example_spec(config),
-        init=lambda rng, batch: task.init(config, rng, batch, **common),
-        loss=lambda params, batch, rng, training: task.loss(config, params, batch, rng, training, **common),
+        example_spec=objective.example_spec(),
+        init=objective.init,
+        loss=objective.loss,
         rules=rules(config.text),
     )
 
 
-def validation_clips(store: data.MotionStore, config: settings.CarConfig) -> data.Clips:
+def validation_clips(store: data.MotionStore, config: CarConfig) -> data.Clips:
     """The validation split, or the first clips of the test split where a prepared folder has none."""
     name = config.data.val_split if config.data.val_split in store.splits else config.data.test_split
     return data.split_clips(store, name, config.data.val_size)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vtjax.report.html import Markup, escape
+from vtjax.report.markup import Markup, escape
 from vtjax.report.style import COLOURS, colour
 
 

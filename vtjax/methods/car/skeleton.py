@@ -11,7 +11,7 @@ from vtjax.data.motion.features import features_to_joints
 from vtjax.data.motion.skeleton import CHAINS, JOINTS, LEFT, LEFT_HIP, LEFT_SHOULDER, RIGHT, RIGHT_HIP, RIGHT_SHOULDER
 from vtjax.errors import VtjaxError
 from vtjax.methods.car.scene import Area, Box, Dot, Line, Shape, Word, to_png, to_svg, wrap_svg
-from vtjax.report.html import Markup
+from vtjax.report.markup import Markup
 from vtjax.report.style import EVENTS, colour
 
 WIDTH = 960

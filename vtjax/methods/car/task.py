@@ -1,178 +1,175 @@
-"""CAR's objective and embeddings as pure functions of (config, params, batch) (car.md sections 2.3 to 2.5 and 3.4)."""
+"""CAR's objective and embeddings as pure functions of parameters and a batch (docs/methods/car.md)."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
-from vtjax.errors import VtjaxError
+from vtjax.config import check_fields
 from vtjax.losses import contrastive
 from vtjax.losses.robust import smooth_l1
 from vtjax.losses.vae import gaussian_kl, sample_gaussian
 from vtjax.methods.car.config import CarConfig, check
 from vtjax.methods.car.model import CarModel
+from vtjax.training.task import Batch, field, stream
 
-Batch = Mapping[str, jax.Array]
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 
 
-def build(config: CarConfig, language_model: Any = None, dtype: Any = jnp.float32) -> CarModel:
-    """The model of a configuration.
+class CarObjective:
+    """The objective and the embeddings of one configuration, bound to its model.
 
-    Args:
-      language_model: vtjax.nn.bert.BertConfig where config.text has a language model inside the graph, else ignored.
-      dtype: of matmul inputs.
-
-    Raises:
-      VtjaxError: settings that cannot work.
+    Its functions are pure functions of parameters and a batch. A batch has the fields of `example_spec`, each with a
+    leading N.
     """
-    check(config)
-    return CarModel(config.model, config.text, language_model, dtype)
 
+    def __init__(self, config: CarConfig, language_model: Any = None, dtype: Any = jnp.float32):
+        """Builds the model.
 
-def example_spec(config: CarConfig) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype of every field of one training example; a batch leads with its size (see `loss`)."""
-    spec = jax.ShapeDtypeStruct
-    model, text, loss = config.model, config.text, config.loss
-    frames, tokens, k, m = model.max_frames, text.max_tokens, loss.text_negatives, loss.motion_negatives
-    kind = "ids" if text.in_graph else "states"
-    one = spec((tokens,), jnp.int32) if text.in_graph else spec((tokens, text.width), jnp.float32)
-    fields = {
-        "motion": spec((frames, model.motion_width), jnp.float32),
-        "motion_mask": spec((frames,), jnp.bool_),
-        f"text_{kind}": one,
-        "text_mask": spec((tokens,), jnp.bool_),
-    }
-    if k:
-        fields[f"negative_{kind}"] = spec((k, *one.shape), one.dtype)
-        fields["negative_mask"] = spec((k, tokens), jnp.bool_)
-        fields["negative_valid"] = spec((k,), jnp.bool_)
-    if m:
-        fields["negative_motion"] = spec((m, frames, model.motion_width), jnp.float32)
-        fields["negative_motion_mask"] = spec((m, frames), jnp.bool_)
-        fields["negative_motion_valid"] = spec((m,), jnp.bool_)
-    if loss.filter != "none":
-        fields["sentence"] = spec((loss.sentence_width,), jnp.float32)
-    return fields
+        Args:
+          config: settings of the method.
+          language_model: BertConfig (vtjax.nn.bert) where config.text has a language model inside the graph.
+          dtype: of matmul inputs.
 
+        Raises:
+          VtjaxError: settings that cannot work.
+        """
+        check_fields(config, "config.method")
+        check(config)
+        self.config = config
+        self.model = CarModel(config.model, config.text, language_model, dtype)
+        self._text = "ids" if config.text.in_graph else "states"
 
-def init(
-    config: CarConfig, rng: jax.Array, batch: Batch, language_model: Any = None, dtype: Any = jnp.float32
-) -> dict[str, Any]:
-    """Random parameters, a nested dict of float32 arrays; of `batch` only the shapes matter."""
-    model = build(config, language_model, dtype)
-    text = _field(batch, "text_ids" if config.text.in_graph else "text_states")
-    variables = model.init(rng, batch["motion"], batch["motion_mask"], text, batch["text_mask"])
-    return variables["params"]
+    def example_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Gives the shape and dtype of every field of one training example."""
+        spec = jax.ShapeDtypeStruct
+        model, text, loss = self.config.model, self.config.text, self.config.loss
+        frames, tokens, k, m = model.max_frames, text.max_tokens, loss.text_negatives, loss.motion_negatives
+        one = spec((tokens,), jnp.int32) if text.in_graph else spec((tokens, text.width), jnp.float32)
+        fields = {
+            "motion": spec((frames, model.motion_width), jnp.float32),
+            "motion_mask": spec((frames,), jnp.bool_),
+            f"text_{self._text}": one,
+            "text_mask": spec((tokens,), jnp.bool_),
+        }
+        if k:
+            fields[f"negative_{self._text}"] = spec((k, *one.shape), one.dtype)
+            fields["negative_mask"] = spec((k, tokens), jnp.bool_)
+            fields["negative_valid"] = spec((k,), jnp.bool_)
+        if m:
+            fields["negative_motion"] = spec((m, frames, model.motion_width), jnp.float32)
+            fields["negative_motion_mask"] = spec((m, frames), jnp.bool_)
+            fields["negative_motion_valid"] = spec((m,), jnp.bool_)
+        if loss.filter != "none":
+            fields["sentence"] = spec((loss.sentence_width,), jnp.float32)
+        return fields
 
+    def init(self, rng: jax.Array, batch: Batch) -> dict[str, Any]:
+        """Draws random parameters, a nested dict of float32 arrays; of `batch` only the shapes matter."""
+        text = field(batch, f"text_{self._text}")
+        return self.model.init(rng, batch["motion"], batch["motion_mask"], text, batch["text_mask"])["params"]
 
-def loss(
-    config: CarConfig,
-    params: Mapping[str, Any],
-    batch: Batch,
-    rng: jax.Array,
-    train: bool,
-    language_model: Any = None,
-    dtype: Any = jnp.float32,
-) -> Metrics:
-    """The objective and its parts over a batch of N items.
+    def loss(self, params: Mapping[str, Any], batch: Batch, rng: jax.Array, train: bool) -> Metrics:
+        """Computes the objective and its parts over N items (TMR, section 3.2; CAR, section 3.3).
 
-    Args:
-      batch: fields of `example_spec`, each with a leading N. motion is normalised and zero-padded, masks are True
-        where valid, negative_valid is False for items with a single event. With text_negatives and motion_negatives 0
-        this is plain TMR, whatever the batch holds; in evaluation a batch without negatives is, too.
-      rng: key; streams for dropout and for sampling are folded from it by name. Unused where train is False.
-      train: dropout on, and latents sampled (with a VAE); otherwise latents are the means.
+        Args:
+          params: as `init` gives them.
+          batch: motion is normalised and zero-padded, masks are True where valid, negative_valid is False for items
+            with a single event. With text_negatives and motion_negatives 0 this is plain TMR, whatever the batch
+            holds; in evaluation a batch without negatives is, too.
+          rng: key; streams for dropout and for sampling are folded from it by name. Unused where train is False.
+          train: dropout on, and latents sampled (with a VAE); otherwise latents are the means.
 
-    Returns:
-      {name: (sum, weight)}: "loss" (N * objective, N), so that sums and weights of micro-batches add up; then
-      reconstruction, kl, latent, contrastive (unweighted), accuracy_t2m, accuracy_m2t (in-batch), chronology (text in
-      order against shuffled, given the motion) and chronology_motion (motion in order against swapped, given the
-      text), each where it applies.
+        Returns:
+          {name: (sum, weight)}: "loss" (N * objective, N), so that sums and weights of micro-batches add up; then
+          reconstruction, kl, latent, contrastive (unweighted), accuracy_t2m, accuracy_m2t (in-batch), chronology (text
+          in order against shuffled, given the motion) and chronology_motion (motion in order against swapped, given the
+          text), each where it applies.
 
-    Raises:
-      VtjaxError: a field that the configuration needs is not in the batch.
-    """
-    model = build(config, language_model, dtype)
-    weights, variables = config.loss, {"params": params}
-    rngs = {"dropout": _stream(rng, "dropout")} if train else {}
-    run = lambda *args: model.apply(variables, *args, train=train, rngs=rngs, method=_encode)  # noqa: E731
-    text_valid = _valid(batch, "negative_valid", weights.text_negatives, train)
-    motion_valid = _valid(batch, "negative_motion_valid", weights.motion_negatives, train)
-    texts, motions = run(_texts(config, batch, text_valid), _motions(batch, motion_valid))
-    z_text, z_motion = texts[0], motions[0]
-    if train and config.model.vae and weights.sample_scale:
-        z_text = sample_gaussian(_stream(rng, "sample_text"), *texts, weights.sample_scale)
-        z_motion = sample_gaussian(_stream(rng, "sample_motion"), *motions, weights.sample_scale)
-    text, negative_text = z_text[:, 0], z_text[:, 1:]
-    motion, negative_motion = z_motion[:, 0], z_motion[:, 1:]
+        Raises:
+          VtjaxError: a field that the configuration needs is not in the batch.
+        """
+        weights, variables = self.config.loss, {"params": params}
+        rngs = {"dropout": stream(rng, "dropout")} if train else {}
+        text_valid = _valid(batch, "negative_valid", weights.text_negatives, train)
+        motion_valid = _valid(batch, "negative_motion_valid", weights.motion_negatives, train)
+        inputs = self._texts(batch, text_valid), _motions(batch, motion_valid)
+        texts, motions = self.model.apply(variables, *inputs, train=train, rngs=rngs, method=_encode)
+        z_text, z_motion = texts[0], motions[0]
+        if train and self.config.model.vae and weights.sample_scale:
+            z_text = sample_gaussian(stream(rng, "sample_text"), *texts, weights.sample_scale)
+            z_motion = sample_gaussian(stream(rng, "sample_motion"), *motions, weights.sample_scale)
+        text, negative_text = z_text[:, 0], z_text[:, 1:]
+        motion, negative_motion = z_motion[:, 0], z_motion[:, 1:]
 
-    metrics: Metrics = {}
-    if weights.reconstruction:
-        decode_rngs = {"dropout": _stream(rng, "dropout_decoder")} if train else {}
-        metrics["reconstruction"] = _reconstruction(config, model, variables, text, motion, batch, train, decode_rngs)
-    if config.model.vae:
-        metrics["kl"] = _kl_of_four([x[:, 0] for x in texts], [x[:, 0] for x in motions])
-    metrics["latent"] = smooth_l1(text, motion)
-    exclude = None
-    if weights.filter != "none":
-        exclude = contrastive.false_negatives(_field(batch, "sentence"), weights.threshold)
-    equal_texts = None
-    if weights.exclude_equal_texts and text_valid is not None:
-        equal_texts = _equal_texts(batch)
-    metrics["contrastive"] = contrastive.chronological_info_nce(
-        text,
-        motion,
-        temperature=weights.temperature,
-        exclude=exclude,
-        negative_text=None if text_valid is None else negative_text,
-        negative_text_valid=text_valid,
-        negative_text_exclude=equal_texts,
-        negative_motion=None if motion_valid is None else negative_motion,
-        negative_motion_valid=motion_valid,
-        scope=weights.negatives_scope,
-    )
-    factors = {name: getattr(weights, name) for name in ("reconstruction", "kl", "latent", "contrastive")}
-    objective = sum(factors[name] * total / jnp.maximum(weight, 1.0) for name, (total, weight) in metrics.items())
-    count = jnp.asarray(text.shape[0], jnp.float32)
-    metrics = {"loss": (objective * count, count), **metrics}
-    accuracy = contrastive.contrastive_accuracy(text, motion, exclude)
-    metrics |= dict(zip(("accuracy_t2m", "accuracy_m2t"), accuracy, strict=True))
-    if text_valid is not None:
-        metrics["chronology"] = contrastive.chronology_accuracy(motion, text, negative_text, text_valid)
-    if motion_valid is not None:
-        metrics["chronology_motion"] = contrastive.chronology_accuracy(text, motion, negative_motion, motion_valid)
-    return metrics
+        metrics: Metrics = {}
+        if weights.reconstruction:
+            rngs = {"dropout": stream(rng, "dropout_decoder")} if train else {}
+            metrics["reconstruction"] = self._reconstruction(variables, text, motion, batch, train, rngs)
+        if self.config.model.vae:
+            metrics["kl"] = _kl_of_four([x[:, 0] for x in texts], [x[:, 0] for x in motions])
+        metrics["latent"] = smooth_l1(text, motion)
+        exclude = None
+        if weights.filter != "none":
+            exclude = contrastive.false_negatives(field(batch, "sentence"), weights.threshold)
+        equal_texts = None
+        if weights.exclude_equal_texts and text_valid is not None:
+            equal_texts = _equal_texts(batch)
+        metrics["contrastive"] = contrastive.chronological_info_nce(
+            text,
+            motion,
+            temperature=weights.temperature,
+            exclude=exclude,
+            negative_text=None if text_valid is None else negative_text,
+            negative_text_valid=text_valid,
+            negative_text_exclude=equal_texts,
+            negative_motion=None if motion_valid is None else negative_motion,
+            negative_motion_valid=motion_valid,
+            scope=weights.negatives_scope,
+        )
+        factors = {name: getattr(weights, name) for name in ("reconstruction", "kl", "latent", "contrastive")}
+        objective = sum(factors[name] * total / jnp.maximum(weight, 1.0) for name, (total, weight) in metrics.items())
+        count = jnp.asarray(text.shape[0], jnp.float32)
+        metrics = {"loss": (objective * count, count), **metrics}
+        accuracy = contrastive.contrastive_accuracy(text, motion, exclude)
+        metrics |= dict(zip(("accuracy_t2m", "accuracy_m2t"), accuracy, strict=True))
+        if text_valid is not None:
+            metrics["chronology"] = contrastive.chronology_accuracy(motion, text, negative_text, text_valid)
+        if motion_valid is not None:
+            metrics["chronology_motion"] = contrastive.chronology_accuracy(text, motion, negative_motion, motion_valid)
+        return metrics
 
+    def embed_motion(self, params: Mapping[str, Any], batch: Batch) -> jax.Array:
+        """Gives the means float32 [B, latent] of batch["motion"], batch["motion_mask"], without dropout or sampling."""
+        motion, mask = field(batch, "motion"), field(batch, "motion_mask")
+        return self.model.apply({"params": params}, motion, mask, method="encode_motion")[0]
 
-def embed_motion(
-    config: CarConfig,
-    params: Mapping[str, Any],
-    batch: Batch,
-    language_model: Any = None,
-    dtype: Any = jnp.float32,
-) -> jax.Array:
-    """Means float32 [B, latent] of batch["motion"], batch["motion_mask"], without dropout or sampling."""
-    model = build(config, language_model, dtype)
-    motion, mask = _field(batch, "motion"), _field(batch, "motion_mask")
-    return model.apply({"params": params}, motion, mask, method="encode_motion")[0]
+    def embed_text(self, params: Mapping[str, Any], batch: Batch) -> jax.Array:
+        """Gives the means float32 [B, latent] of batch["text_ids"] or batch["text_states"] with batch["text_mask"]."""
+        text, mask = field(batch, f"text_{self._text}"), field(batch, "text_mask")
+        return self.model.apply({"params": params}, text, mask, False, method=_encode_text)[0]
 
+    def _texts(self, batch: Batch, valid: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """Ids or states [N, 1 + K, L, ...] and their mask [N, 1 + K, L]."""
+        kind = self._text
+        return _with_negatives(batch, (f"text_{kind}", "text_mask"), (f"negative_{kind}", "negative_mask"), valid)
 
-def embed_text(
-    config: CarConfig,
-    params: Mapping[str, Any],
-    batch: Batch,
-    language_model: Any = None,
-    dtype: Any = jnp.float32,
-) -> jax.Array:
-    """Means float32 [B, latent] of batch["text_ids"] or batch["text_states"] with batch["text_mask"]."""
-    model = build(config, language_model, dtype)
-    text, mask = _field(batch, "text_ids" if config.text.in_graph else "text_states"), _field(batch, "text_mask")
-    return model.apply({"params": params}, text, mask, False, method=_encode_text)[0]
+    def _reconstruction(
+        self, variables: dict, text: jax.Array, motion: jax.Array, batch: Batch, train: bool, rngs: dict[str, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        """H(decode(z_text), x) + H(decode(z_motion), x), both latents decoded in one call, item by item."""
+        mask = batch["motion_mask"]
+        target = jnp.where(mask[..., None], batch["motion"], 0)
+        pairs = rearrange([text, motion], "two n d -> (n two) d")
+        twice = lambda x: jnp.repeat(x, 2, axis=0)  # noqa: E731
+        decoded = self.model.apply(variables, pairs, twice(mask), train, rngs=rngs, method="decode")
+        counted = None if self.config.loss.pad_in_mean else twice(mask)
+        total, weight = smooth_l1(decoded, twice(target), counted)
+        return total, 0.5 * weight  # the sum of two means over the same elements
 
 
 def _encode_text(model: CarModel, text: jax.Array, mask: jax.Array, train: bool) -> tuple[Any, Any]:
@@ -201,13 +198,7 @@ def _valid(batch: Batch, name: str, count: int, train: bool) -> jax.Array | None
     """Validity of the negatives; None where the configuration wants none, or, in evaluation, the batch has none."""
     if not count or (not train and name not in batch):
         return None
-    return _field(batch, name)
-
-
-def _texts(config: CarConfig, batch: Batch, valid: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """Ids or states [N, 1 + K, L, ...] and their mask [N, 1 + K, L]."""
-    kind = "ids" if config.text.in_graph else "states"
-    return _with_negatives(batch, (f"text_{kind}", "text_mask"), (f"negative_{kind}", "negative_mask"), valid)
+    return field(batch, name)
 
 
 def _motions(batch: Batch, valid: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -218,31 +209,11 @@ def _motions(batch: Batch, valid: jax.Array | None) -> tuple[jax.Array, jax.Arra
 def _with_negatives(
     batch: Batch, own: tuple[str, str], negatives: tuple[str, str], valid: jax.Array | None
 ) -> tuple[jax.Array, ...]:
-    originals = tuple(_field(batch, name)[:, None] for name in own)
+    originals = tuple(field(batch, name)[:, None] for name in own)
     if valid is None:
         return originals
-    others = (_field(batch, name) for name in negatives)
+    others = (field(batch, name) for name in negatives)
     return tuple(jnp.concatenate([a, b], axis=1) for a, b in zip(originals, others, strict=True))
-
-
-def _reconstruction(
-    config: CarConfig,
-    model: CarModel,
-    variables: Mapping[str, Any],
-    text: jax.Array,
-    motion: jax.Array,
-    batch: Batch,
-    train: bool,
-    rngs: dict[str, jax.Array],
-) -> tuple[jax.Array, jax.Array]:
-    """H(decode(z_text), x) + H(decode(z_motion), x), both latents decoded in one call, item by item."""
-    mask = batch["motion_mask"]
-    target = jnp.where(mask[..., None], batch["motion"], 0)
-    pairs = jnp.stack([text, motion], axis=1).reshape(-1, text.shape[-1])
-    twice = lambda x: jnp.repeat(x, 2, axis=0)  # noqa: E731
-    decoded = model.apply(variables, pairs, twice(mask), train, rngs=rngs, method="decode")
-    total, weight = smooth_l1(decoded, twice(target), None if config.loss.pad_in_mean else twice(mask))
-    return total, 0.5 * weight  # the sum of two means over the same elements
 
 
 def _kl_of_four(text: list[jax.Array], motion: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -256,13 +227,3 @@ def _equal_texts(batch: Batch) -> jax.Array:
     own = jnp.where(batch["text_mask"], batch["text_ids"], -1)
     negative = jnp.where(batch["negative_mask"], batch["negative_ids"], -1)
     return (negative[:, :, None, :] == own[None, None, :, :]).all(axis=-1)
-
-
-def _stream(rng: jax.Array, name: str) -> jax.Array:
-    return jax.random.fold_in(rng, zlib.crc32(name.encode()) & 0x7FFFFFFF)
-
-
-def _field(batch: Batch, name: str) -> jax.Array:
-    if name not in batch:
-        raise VtjaxError(f"batch has no {name!r}, which this configuration needs; it has {', '.join(sorted(batch))}")
-    return batch[name]

@@ -20,7 +20,8 @@ from vtjax.methods.clip import data
 from vtjax.methods.clip.embed import Embedder, open_embedder
 from vtjax.methods.clip.report import ranked, strip
 from vtjax.methods.clip.text import unknown_words
-from vtjax.report.html import Page, element
+from vtjax.report.markup import element
+from vtjax.report.page import Page
 from vtjax.text.tokenizer import words
 
 

@@ -16,7 +16,8 @@ from vtjax.methods.clip.classes import ClassSet
 from vtjax.methods.clip.embed import Embedder
 from vtjax.methods.clip.evaluate import Scores, clip_sets, open_scores
 from vtjax.report.curves import draw_curves, read_metrics
-from vtjax.report.html import Markup, Page, element, image
+from vtjax.report.markup import Markup, element, image
+from vtjax.report.page import Page
 
 _MISTAKES = 5  # of each set of clips
 _SEARCHES = 4

@@ -5,30 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
 
 from absl import logging
 
 from vtjax.config import Experiment
 from vtjax.errors import VtjaxError
-from vtjax.methods.llama import config as settings
-from vtjax.methods.llama import data, task
-from vtjax.methods.llama.evaluate import score
+from vtjax.methods.llama import data
+from vtjax.methods.llama.evaluate import Scorer
+from vtjax.methods.llama.task import LlamaObjective
 from vtjax.methods.llama.text import open_tokenizer, sizes_of
 from vtjax.nn.llama import RULES
-from vtjax.nn.stack import CHEAPEST_FIRST
 from vtjax.training.precision import compute_dtype
 from vtjax.training.task import Task
 
-LAST_STAGE = "train"
-LEVERS = {"method.model.remat": CHEAPEST_FIRST, "train.accumulate": (1, 2, 4, 8)}
 _VALIDATED = 128  # test items scored while training
-
-
-def stages(experiment: Experiment, work: pathlib.Path) -> dict[str, Callable[[], Task]]:
-    """The stages of a run, in order."""
-    settings.check(experiment.method)
-    return {LAST_STAGE: functools.partial(build, experiment, work)}
 
 
 def build(experiment: Experiment, work: pathlib.Path) -> Task:
@@ -37,7 +27,7 @@ def build(experiment: Experiment, work: pathlib.Path) -> Task:
     Raises:
       VtjaxError: data, model or settings that cannot work.
     """
-    config, planned = experiment.method, abstract(experiment)
+    config, objective = experiment.method, objective_of(experiment)
     items = data.open_items(config.data)
     if len(items.problems):
         logging.warning("%s", items.problems.report())
@@ -51,28 +41,34 @@ def build(experiment: Experiment, work: pathlib.Path) -> Task:
             f"config.method.text.max_tokens={config.text.max_tokens}: the prompts of {lost} items fill it alone"
         )
     return dataclasses.replace(
-        planned,
+        _task(experiment, objective),
         source=items.train,
         transform=transform,
-        evaluate=lambda params: score(experiment, params, items.test[:_VALIDATED], tokenizer),
+        evaluate=functools.partial(Scorer(objective, tokenizer).score, items.test[:_VALIDATED]),
         start=functools.partial(_start, experiment),
         fingerprint=f"{items.fingerprint} {tokenizer.fingerprint()}",
     )
 
 
+def objective_of(experiment: Experiment) -> LlamaObjective:
+    """Builds the objective of an experiment."""
+    return LlamaObjective(experiment.method, sizes_of(experiment.method), compute_dtype(experiment))
+
+
 def abstract(experiment: Experiment) -> Task:
-    """The training stage without its data: all that shapes, compilation and benchmarks depend on."""
-    config = experiment.method
-    settings.check(config)
-    sizes, dtype = sizes_of(config), compute_dtype(experiment)
-    pattern = rf"{task.trainable(config)}(?:.*(?:{experiment.train.trainable}))"
+    """Builds the training stage without its data: all that shapes, compilation and benchmarks depend on."""
+    return _task(experiment, objective_of(experiment))
+
+
+def _task(experiment: Experiment, objective: LlamaObjective) -> Task:
+    pattern = rf"{objective.trainable}(?:.*(?:{experiment.train.trainable}))"
     return Task(
         name="llama",
         train=dataclasses.replace(experiment.train, trainable=pattern),
         optim=experiment.optim,
-        example_spec=task.example_spec(config),
-        init=lambda rng, batch: task.init(config, sizes, rng, dtype),
-        loss=lambda params, batch, rng, training: task.loss(config, sizes, params, batch, rng, training, dtype),
+        example_spec=objective.example_spec(),
+        init=objective.init,
+        loss=objective.loss,
         rules=RULES,
     )
 

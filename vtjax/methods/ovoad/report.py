@@ -15,7 +15,8 @@ from vtjax.evals.protocol import Result
 from vtjax.methods.ovoad.evaluate import Scored, open_scored
 from vtjax.methods.ovoad.predict import Recording, segments
 from vtjax.report.curves import draw_curves, read_metrics
-from vtjax.report.html import Page, element
+from vtjax.report.markup import element
+from vtjax.report.page import Page
 from vtjax.report.player import draw_player
 from vtjax.report.tables import results_table
 from vtjax.report.timeline import Timeline, draw_timeline

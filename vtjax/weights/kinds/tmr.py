@@ -118,7 +118,7 @@ def _init(config: CarConfig) -> Callable[[], dict[str, Any]]:
     import jax
     import jax.numpy as jnp
 
-    from vtjax.methods.car import task
+    from vtjax.methods.car.task import CarObjective
 
-    batch = {name: jnp.zeros((1, *s.shape), s.dtype) for name, s in task.example_spec(config).items()}
-    return lambda: task.init(config, jax.random.key(0), batch)
+    batch = {name: jnp.zeros((1, *s.shape), s.dtype) for name, s in CarObjective(config).example_spec().items()}
+    return lambda: CarObjective(config).init(jax.random.key(0), batch)

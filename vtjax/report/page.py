@@ -5,60 +5,44 @@ Light and dark follow the reader's system; print leaves out the navigation and w
 
 from __future__ import annotations
 
-import base64
-import html
+import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from vtjax.errors import VtjaxError
+from vtjax.errors import Problems
 from vtjax.evals.protocol import Result
 from vtjax.files import write_atomically
+from vtjax.report.curves import draw_curves, read_metrics
+from vtjax.report.markup import Markup, element, escape, image, join, plain_table
 from vtjax.report.style import STYLE
+from vtjax.report.tables import results_table
 
 
-class Markup(str):
-    """Text that is HTML already. Whatever else reaches a page is escaped."""
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """A large figure at the head of a report.
 
-
-def escape(value: object) -> Markup:
-    return value if isinstance(value, Markup) else Markup(html.escape(str(value), quote=True))
-
-
-def join(parts: Iterable[object]) -> Markup:
-    return Markup("".join(escape(part) for part in parts))
-
-
-def element(name: str, *children: object, **attributes: object) -> Markup:
-    """`element("td", 3, cls="number")` -> <td class="number">3</td>; attributes that are None are left out."""
-    listed = "".join(
-        f' {"class" if key == "cls" else key.replace("_", "-")}="{html.escape(str(value), quote=True)}"'
-        for key, value in attributes.items()
-        if value is not None
-    )
-    return Markup(f"<{name}{listed}>{join(children)}</{name}>")
-
-
-def image(content: bytes | str, alt: str = "") -> Markup:
-    """A picture carried in the page: PNG or GIF bytes, SVG text (as an image, so that it can run nothing), or Markup.
-
-    Raises VtjaxError for content of another kind.
+    Attributes:
+      protocol, metric: the result that it shows.
+      label: what it is called.
+      items: what was scored: "clips", "frames".
+      gain: whether it is a difference in points, shown with its sign and without a chance level.
     """
-    if isinstance(content, Markup):
-        return content
-    data = content.encode() if isinstance(content, str) else bytes(content)
-    head = data[:400].lstrip()
-    if head.startswith(b"\x89PNG"):
-        kind = "png"
-    elif head.startswith(b"GIF8"):
-        kind = "gif"
-    elif head.startswith((b"<svg", b"<?xml", b"<!DOCTYPE svg")):
-        kind = "svg+xml"
-    else:
-        raise VtjaxError(f"a figure must be PNG, GIF or SVG, but starts with {data[:12]!r}")
-    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    return Markup(f'<img src="{source}" alt="{html.escape(alt, quote=True)}">')
+
+    protocol: str
+    metric: str
+    label: str
+    items: str = "items"
+    gain: bool = False
+
+    def of(self, result: Result) -> tuple[str, str, str]:
+        """(label, value, details) for `Page.headline`."""
+        value, (low, high) = result.metrics[self.metric], result.interval[self.metric]
+        shown = f"{value:+.1f}" if self.gain else f"{value:.1f} %"
+        chance = "points above" if self.gain else f"chance {result.chance[self.metric]:.3g} %"
+        return self.label, shown, f"95 %: {low:.1f}\u2013{high:.1f}\n{chance}\n{result.items:,} {self.items}"
 
 
 class Page:
@@ -108,6 +92,11 @@ class Page:
     def text(self, paragraph: object, cls: str | None = None) -> Page:
         return self.add(element("p", paragraph, cls=cls))
 
+    def tiles(self, results: Sequence[Result], tiles: Sequence[Tile], most: int = 4) -> Page:
+        """The first `most` of `tiles` whose results are there, as large figures."""
+        by_name = {result.protocol: result for result in results}
+        return self.headline([t.of(by_name[t.protocol]) for t in tiles if t.protocol in by_name][:most])
+
     def headline(self, tiles: Sequence[tuple[str, str, str]]) -> Page:
         """Large figures: (label, value, what to compare it with)."""
         boxes = (
@@ -118,9 +107,34 @@ class Page:
 
     def table(self, results: Sequence[Result]) -> Page:
         """Evaluation results: figures with protocol, item count, interval and chance level."""
-        from vtjax.report.tables import results_table
-
         return self.add(results_table(results))
+
+    def tables(self, results: Sequence[Result], sections: Sequence[tuple[str, str, Callable[[str], bool]]]) -> Page:
+        """A section with a table for each (title, lead, which protocols belong to it) that has results."""
+        for title, lead, belongs in sections:
+            chosen = [result for result in results if belongs(result.protocol)]
+            if chosen:
+                self.section(title, lead).table(chosen)
+        return self
+
+    def curves(self, work: pathlib.Path) -> Page:
+        """A section with the training curves of every stage of a work directory, where there are some."""
+        drawings, problems = [], Problems()
+        for file in sorted(work.rglob("metrics.jsonl")):
+            drawing, left_out = draw_curves(read_metrics(file, problems))
+            if drawing:
+                more = f"Not drawn: {', '.join(left_out)}." if left_out else ""
+                drawings.append((drawing, file.parent.relative_to(work).as_posix(), more))
+        if drawings:
+            self.section("Training", "By step. Training figures are faint as measured and bold as a running mean.")
+            for drawing, stage, more in drawings:
+                caption = f"Stage {stage}. {more}" if len(drawings) > 1 else more
+                self.figure(drawing, caption.strip(), "training and evaluation curves by step")
+        return self.problems(problems)
+
+    def problems(self, problems: Problems) -> Page:
+        """What was left out, counted by reason; nothing where nothing was."""
+        return self.text(problems.report(), cls="legend") if len(problems) else self
 
     def grid(self, header: Sequence[object], rows: Sequence[Sequence[object]], caption: str = "") -> Page:
         """A plain table; cells that are numbers are set to the right."""
@@ -150,18 +164,3 @@ class Page:
     def save(self, path: os.PathLike | str) -> pathlib.Path:
         """Writes the page atomically; returns its path. Raises VtjaxError when it cannot be written."""
         return write_atomically(path, self.html())
-
-
-def plain_table(header: Sequence[object], rows: Sequence[Sequence[object]], caption: str = "") -> Markup:
-    """A <table>; numbers are set to the right, floats with four significant digits."""
-
-    def cell(value: object) -> Markup:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return element("td", f"{value:.4g}" if isinstance(value, float) else value, cls="number")
-        return element("td", value)
-
-    numeric = [bool(rows) and all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(header))]
-    head = element("tr", *(element("th", h, cls="number" if n else None, scope="col") for h, n in zip(header, numeric)))
-    body = element("tbody", *(element("tr", *map(cell, row)) for row in rows))
-    title = element("caption", caption) if caption else ""
-    return element("div", element("table", title, element("thead", head), body), cls="scroll")

@@ -5,8 +5,10 @@ import pytest
 
 from vtjax.errors import VtjaxError
 from vtjax.evals.protocol import Result
-from vtjax.report import html, style
-from vtjax.report.html import Markup, Page
+from vtjax.report import markup as html
+from vtjax.report import style
+from vtjax.report.markup import Markup
+from vtjax.report.page import Page
 
 EVIL = "<script>alert(\"x\")</script> & 'y'"
 RESULT = Result("retrieval/all/t2m", {"R@1": 12.5}, 1234, {"R@1": 3.125}, {"R@1": (4.0, 31.26)}, (EVIL,))
