@@ -1,4 +1,4 @@
-"""A transformer over the frame embeddings of a clip, which sees their order (CLIP4Clip, arXiv 2104.08860, seqTransf)."""
+"""A transformer over the frame embeddings of a clip, which sees their order (CLIP4Clip, arXiv 2104.08860)."""
 
 from __future__ import annotations
 

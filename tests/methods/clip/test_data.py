@@ -1,4 +1,4 @@
-"""Rows of records, the training transform, classes and their prompts, and the drawn world."""
+"""Rows of records and the training transform."""
 
 import dataclasses
 import pickle
@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 
 from vtjax.data.video_records import Caption, Narration, Segment, VideoRecord
-from vtjax.errors import VtjaxError
 from vtjax.encoders import clip_config as clip
-from vtjax.methods.clip import data, world
-from vtjax.methods.clip.classes import named_classes, workshop_classes, workshop_pairs
+from vtjax.errors import VtjaxError
+from vtjax.methods.clip import data
 from vtjax.text.tokenizer import WordTokenizer
-from vtjax.worlds.workshop import Workshop
 
 SIZE = 32
 
@@ -29,35 +27,6 @@ def config():
 @pytest.fixture(scope="module")
 def videos(config, tmp_path_factory):
     return data.open_videos(config, SIZE, tmp_path_factory.mktemp("cache"))
-
-
-def test_drawn_clips_are_the_world_s(config, videos):
-    clips, pairs = videos.source, workshop_pairs()
-    assert [item["split"] for item in clips.items] == ["train"] * 6 + ["val"] * 2 + ["test"] * 4
-    made = Workshop(0, SIZE, "pretrain", world.settings_of(config.data)).clip(4)
-    with clips.open(4) as video:
-        np.testing.assert_array_equal(video.frames([3, 0]), made.frames[[3, 0]])
-        assert len(video) == 4 and video.end == world.SECONDS
-    item = clips.items[4]
-    assert item["captions"] == [c.text for c in made.captions]
-    kinds = tuple(made.entities[o].kind for o in made.action.objects)
-    assert pairs[item["class"]] == (made.action.verb, kinds)
-    held_out = workshop_classes().held_out[[item["class"] for item in clips.items]]
-    assert held_out.tolist() == [False] * 6 + [False, True] + [False, False, True, True]
-
-
-def test_drawn_clips_are_kept(config, videos, monkeypatch):
-    monkeypatch.setattr(world, "draw_clips", lambda *_: pytest.fail("drawn again"))
-    again = data.open_videos(config, SIZE, videos.source.folder.parent)
-    assert again.fingerprint == videos.fingerprint and len(again.source) == 12
-    assert sorted(p.name for p in videos.source.folder.iterdir()) == ["frames.npy", "meta.json"]
-
-
-def test_the_same_draws_whatever_the_processes(config, videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(world, "_CHUNK", 5)
-    other = data.open_videos(config, SIZE, tmp_path)
-    for name in ("frames.npy", "meta.json"):
-        assert (other.source.folder / name).read_bytes() == (videos.source.folder / name).read_bytes()
 
 
 def test_transform_depends_on_its_rng_alone(config, videos):
@@ -153,25 +122,3 @@ def test_a_folder_without_splits_is_divided_by_video():
 def test_unknown_split_names_the_nearest(videos):
     with pytest.raises(VtjaxError, match="did you mean 'train'"):
         videos.rows("trian")
-
-
-def test_workshop_classes_are_related_as_the_world_is():
-    classes = workshop_classes()
-    assert len(classes) == len(set(classes.names)) == len(workshop_pairs())
-    place = {name: i for i, name in enumerate(classes.names)}
-    turned = lambda name: classes.names[classes.backwards[place[name]]]  # noqa: E731
-    assert turned("push right: ball") == "push left: ball" and turned("close: pot") == "open: pot"
-    assert turned("pour: cup and jug") == "pour: jug and cup"
-    assert classes.backwards[place["pour: cup and cup"]] == classes.backwards[place["stir: bowl"]] == -1
-    assert classes.held_out[place["push right: cone"]] and not classes.held_out[place["push right: ball"]]
-    prompts = classes.prompts[place["push left: ball"]]
-    assert len(prompts) == len(set(prompts)) == 8 and all("ball" in p for p in prompts)
-    assert {c for c in ("red", "black", "pink") if any(c in p for p in prompts)} == {"red", "black", "pink"}
-    spoon = " ".join(classes.prompts[place["stir: bowl"]])
-    assert "spoon" in spoon
-
-
-def test_class_names_become_prompts():
-    classes = named_classes(["throw_ball", "run"], ("a {}.", "{}"))
-    assert classes.prompts == (("a throw ball.", "throw ball"), ("a run.", "run"))
-    assert not classes.held_out.any() and (classes.backwards == -1).all()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vtjax.methods.clip import data, evaluate, report
-from vtjax.methods.clip.classes import ClassSet, named_classes
+from vtjax.text.class_prompts import ClassSet, named_classes
 
 N, C, D = 30, 6, 5
 CLASSES = ClassSet(

@@ -22,7 +22,7 @@ def test_parts_change_nothing():
     params = jax.jit(whole.init)(jax.random.key(0), batch)
 
     def gradient(task):
-        objective = lambda p: task.loss(p, batch, jax.random.key(1), True)["loss"][0]  # noqa: E731
+        objective = lambda p: task.loss(p, batch, jax.random.key(1), True)["loss"][0]
         return jax.jit(jax.value_and_grad(objective))(params)
 
     (loss, expected), (again, found) = gradient(whole), gradient(task_of(4))

@@ -17,7 +17,6 @@ from vtjax.errors import Problems, VtjaxError
 from vtjax.methods import load_experiment
 from vtjax.methods.clip import evaluate, pipeline, predict, report
 from vtjax.methods.clip.text import open_tokenizer
-from vtjax.methods.clip.world import WorkshopClips
 from vtjax.nn.clip import ClipConfig, TextConfig
 from vtjax.nn.vit import VisionConfig
 from vtjax.runs import Run, run_experiment
@@ -25,6 +24,7 @@ from vtjax.text.clip_tokenizer import ClipTokenizer
 from vtjax.text.tokenizer import WordTokenizer
 from vtjax.weights.clip import load_clip, save_clip_hf
 from vtjax.weights.options import Options as Conversion
+from vtjax.worlds.workshop_clips import WorkshopClips
 
 WORDS = ("red", "blue")
 

@@ -10,9 +10,9 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from vtjax.config import Experiment, Optim, Train
-from vtjax.errors import VtjaxError
 from vtjax.encoders import clip_config as clip
 from vtjax.encoders.sizes import sizes_of
+from vtjax.errors import VtjaxError
 from vtjax.methods.clip import pipeline, task
 from vtjax.sharding.mesh import AXES, global_batch
 from vtjax.sharding.partition import partition
@@ -143,7 +143,7 @@ def test_frames_that_only_fill_up_are_not_seen():
 
 
 def test_scale_stops_at_its_limit_and_can_come_back():
-    grad = lambda x, sign: float(jax.grad(lambda p: sign * task.clipped(p, 2.0))(jnp.float32(x)))  # noqa: E731
+    grad = lambda x, sign: float(jax.grad(lambda p: sign * task.clipped(p, 2.0))(jnp.float32(x)))
     assert float(task.clipped(jnp.float32(3.0), 2.0)) == 2.0
     assert grad(1.0, 1) == 1 and grad(1.0, -1) == -1
     assert grad(3.0, 1) == 1 and grad(3.0, -1) == 0  # descent may lower it, never raise it

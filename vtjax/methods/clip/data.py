@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vtjax.config import Experiment
 from vtjax.data.video.excerpt import excerpt
 from vtjax.data.video.sampling import Sampler
 from vtjax.data.video.source import ClipSource, VideoHandle, read_clip
@@ -17,9 +16,10 @@ from vtjax.data.video_records import VideoRecord
 from vtjax.encoders.clip_config import ClipConfig, ClipDataConfig
 from vtjax.encoders.image import ImageTransform
 from vtjax.errors import VtjaxError, nearest
-from vtjax.methods.clip.classes import ClassSet, named_classes, workshop_classes
-from vtjax.methods.clip.world import WorkshopClips, world_clips
+from vtjax.text.class_prompts import ClassSet, filled, named_classes
 from vtjax.text.tokenizer import Tokenizer
+from vtjax.worlds.workshop_classes import pair_classes
+from vtjax.worlds.workshop_clips import WorkshopClips, world_clips
 
 Span = tuple[float, float]
 
@@ -68,11 +68,6 @@ class Rows(ClipSource):
     def texts(self) -> list[str]:
         """Every distinct text, the backward ones included."""
         return list(dict.fromkeys(t for row in self.rows for t in (*row.texts, *row.backwards)))
-
-
-def cache_of(experiment: Experiment, work: pathlib.Path) -> pathlib.Path:
-    """Folder for the drawn world, shared by the runs beside each other."""
-    return pathlib.Path(experiment.method.data.cache or work.absolute().parent / "cache")
 
 
 @dataclasses.dataclass
@@ -137,8 +132,9 @@ def open_videos(config: ClipConfig, size: int, cache: pathlib.Path) -> Videos:
     """
     data = config.data
     if data.source == "world":
-        clips = world_clips(data, size, cache)
-        return Videos(clips, clips.fingerprint, workshop_classes(), data)
+        counts = {"train": data.world_train, "val": data.val_size, "test": data.world_test}
+        clips = world_clips(counts, seed=data.world_seed, size=size, frames=data.world_frames, cache=cache)
+        return Videos(clips, clips.fingerprint, pair_classes(), data)
     from vtjax.data.video.store import VideoStore
 
     store = VideoStore(data.source)
@@ -188,7 +184,7 @@ def rows_of(record: VideoRecord, index: int, templates: Sequence[str]) -> list[R
     rows = []
     for span in dict.fromkeys([*captions, *labels]):
         label, name = labels.get(span, (-1, ""))
-        texts = captions.get(span) or [t.replace("{}", name.replace("_", " ")) for t in templates]
+        texts = captions.get(span) or filled(templates, name)
         part = None if span == whole else span  # the source has cut the record's own span out already
         key = record.id if part is None else f"{record.id}@{span[0]:g}-{span[1]:g}"
         rows.append(Row(index, key, part, tuple(dict.fromkeys(texts)), label=label))

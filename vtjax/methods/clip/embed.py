@@ -18,10 +18,10 @@ from vtjax.encoders.sizes import load_sizes
 from vtjax.errors import Problems, VtjaxError
 from vtjax.evals.embed import in_batches, stacked
 from vtjax.methods.clip import task
-from vtjax.methods.clip.classes import ClassSet
 from vtjax.methods.clip.data import sampler_of
 from vtjax.methods.clip.text import open_tokenizer
 from vtjax.nn.clip import ClipConfig as Sizes
+from vtjax.text.class_prompts import ClassSet
 from vtjax.text.tokenizer import Tokenizer
 
 VIDEOS, TEXTS = 32, 64  # batch sizes

@@ -22,8 +22,9 @@ from vtjax.evals import retrieval
 from vtjax.evals.classification import group_scores, top_rates, two_way
 from vtjax.evals.protocol import Result
 from vtjax.methods.clip import data
-from vtjax.methods.clip.classes import ClassSet
 from vtjax.methods.clip.embed import Embedder, open_embedder
+from vtjax.text.class_prompts import ClassSet
+from vtjax.worlds.drawn import cache_folder
 
 _DIRECTIONS = ("t2v", "v2t")
 _MEANING = 512  # dimensions in which texts that are equal coincide, and others do not
@@ -152,7 +153,7 @@ def open_scores(run: Any, split: str = "", limit: int = 0) -> tuple[Embedder, Sc
     """A run's embedder, a split of its data (default: its test split) and what the model makes of it."""
     config = run.experiment.method
     embedder = open_embedder(config, run.work / "assets")
-    cache = data.cache_of(run.experiment, run.work)
+    cache = cache_folder(run.experiment, run.work)
     videos = data.open_videos(config, embedder.sizes.vision.image_size, cache)
     rows = videos.rows(split or config.data.test_split, limit)
     return embedder, score(embedder, run.params, rows, videos.classes), videos

@@ -8,8 +8,8 @@ import pathlib
 from collections.abc import Callable
 
 from vtjax.config import Experiment
-from vtjax.encoders.sizes import STAGE, published_params, save_sizes, sizes_of
 from vtjax.encoders import clip_config as settings
+from vtjax.encoders.sizes import STAGE, published_params, save_sizes, sizes_of
 from vtjax.methods.clip import data, task
 from vtjax.methods.clip.embed import Embedder
 from vtjax.methods.clip.evaluate import quick_results
@@ -18,6 +18,7 @@ from vtjax.methods.clip.text import open_tokenizer
 from vtjax.nn.stack import CHEAPEST_FIRST
 from vtjax.training.precision import compute_dtype
 from vtjax.training.task import Task
+from vtjax.worlds.drawn import cache_folder
 
 LAST_STAGE = STAGE
 # Not micro-batches: the negatives are those of the whole batch, which `parts` keeps.
@@ -40,7 +41,7 @@ def build(experiment: Experiment, work: pathlib.Path) -> Task:
     config = experiment.method
     planned = abstract(experiment)
     sizes, assets = sizes_of(config), work / "assets"
-    videos = data.open_videos(config, sizes.vision.image_size, data.cache_of(experiment, work))
+    videos = data.open_videos(config, sizes.vision.image_size, cache_folder(experiment, work))
     train = videos.rows(config.data.train_split, log=work / "bad_videos.jsonl")
     save_sizes(sizes, config.data.resize, assets)
     tokenizer = open_tokenizer(config, sizes, assets, corpus=train.texts(), initial=experiment.train.initial)

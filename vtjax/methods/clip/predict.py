@@ -23,6 +23,7 @@ from vtjax.methods.clip.text import unknown_words
 from vtjax.report.markup import element
 from vtjax.report.page import Page
 from vtjax.text.tokenizer import words
+from vtjax.worlds.drawn import cache_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +147,7 @@ def _searched(run: Any, embedder: Embedder, videos: str, split: str, window: flo
 
 
 def _own(run: Any, embedder: Embedder) -> data.Videos:
-    cache = data.cache_of(run.experiment, run.work)
+    cache = cache_folder(run.experiment, run.work)
     return data.open_videos(run.experiment.method, embedder.sizes.vision.image_size, cache)
 
 

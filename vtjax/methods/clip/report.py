@@ -12,12 +12,12 @@ import numpy as np
 from vtjax.data.video.container import VideoError
 from vtjax.errors import Problems
 from vtjax.evals.protocol import Result
-from vtjax.methods.clip.classes import ClassSet
 from vtjax.methods.clip.embed import Embedder
 from vtjax.methods.clip.evaluate import Scores, clip_sets, open_scores
 from vtjax.report.curves import draw_curves, read_metrics
 from vtjax.report.markup import Markup, element, image
 from vtjax.report.page import Page
+from vtjax.text.class_prompts import ClassSet
 
 _MISTAKES = 5  # of each set of clips
 _SEARCHES = 4

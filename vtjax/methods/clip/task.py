@@ -82,10 +82,10 @@ def loss(
       VtjaxError: a field that the configuration needs is not in the batch.
     """
     model, variables = build(config, sizes, dtype), {"params": params}
-    apply = lambda method, *args: model.apply(variables, *args, method=method)  # noqa: E731
+    apply = lambda method, *args: model.apply(variables, *args, method=method)
     frames, mask, ids = (_field(batch, name) for name in ("frames", "frame_mask", "text_ids"))
     embeddings = _in_parts(lambda x: apply("encode_frames", x, train), frames, config.model.parts)
-    encode_text = lambda x: _in_parts(lambda y: apply("encode_text", y, train), x, config.model.parts)  # noqa: E731
+    encode_text = lambda x: _in_parts(lambda y: apply("encode_text", y, train), x, config.model.parts)
     video, valid = apply("pool", embeddings, mask), None
     own_video, metrics = video, {}
     if config.loss.backwards:
@@ -127,7 +127,7 @@ def embed_videos(
     """Clips uint8 [B, T, size, size, 3], mask bool [B, T] -> unit float32 [B, D], and of the same shown backwards."""
     model, variables = build(config, sizes, dtype), {"params": params}
     embeddings = model.apply(variables, frames, method="encode_frames")
-    pool = lambda x, m: unit(model.apply(variables, x, m, method="pool"))  # noqa: E731
+    pool = lambda x, m: unit(model.apply(variables, x, m, method="pool"))
     return pool(embeddings, mask), pool(embeddings[:, ::-1], mask[:, ::-1])
 
 

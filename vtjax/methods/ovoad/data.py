@@ -19,8 +19,9 @@ from vtjax.files import write_atomically
 from vtjax.methods.ovoad.captions import CaptionRecipe
 from vtjax.methods.ovoad.classes import ClassSet, named_classes, world_classes
 from vtjax.methods.ovoad.config import OvoadConfig, OvoadDataConfig, span_of, window_of
-from vtjax.methods.ovoad.world import SPLITS, world_streams
 from vtjax.text.tokenizer import Tokenizer
+from vtjax.worlds.drawn import Drawn, cache_folder
+from vtjax.worlds.workshop_streams import SPLITS, world_streams
 
 
 @dataclasses.dataclass
@@ -86,11 +87,6 @@ def feature_video(
     )  # fmt: skip
 
 
-def cache_of(experiment: Experiment, work: pathlib.Path) -> pathlib.Path:
-    """Folder for the drawn world, shared by the runs beside each other."""
-    return pathlib.Path(experiment.method.data.cache or work.absolute().parent / "cache")
-
-
 def open_split(
     experiment: Experiment, work: pathlib.Path, split: str, encoder: FrameEncoder | None
 ) -> tuple[list[FeatureVideo], ClassSet, str]:
@@ -119,18 +115,22 @@ def _world(
     config = experiment.method
     if split not in SPLITS:
         raise VtjaxError(f"the workshop world: no split {split!r}: {nearest(split, SPLITS)}")
-    streams = world_streams(config.data, split, encoder.image_size, cache_of(experiment, work))
+    count = {"train": config.data.world_train, "val": config.data.val_size}.get(split, config.data.world_test)
+    streams = world_streams(
+        split, count, seed=config.data.world_seed, size=encoder.image_size, fps=config.data.fps,
+        cache=cache_folder(experiment, work),
+    )  # fmt: skip
     features = _world_features(streams, split, encoder, work)
     classes = world_classes(config)
     videos = []
     for i, item in enumerate(streams.items):
         parts = [(s["begin"], s["end"], s["captions"], 1 + s["label"]) for s in item["segments"]]
-        frames = lambda i=i: streams.frames[i]  # noqa: E731
+        frames = lambda i=i: streams.frames[i]
         videos.append(feature_video(item["key"], features[i], parts, config.data.fps, frames))
     return videos, classes, f"{streams.fingerprint}-{encoder.fingerprint}"
 
 
-def _world_features(streams, split: str, encoder: FrameEncoder, work: pathlib.Path) -> np.ndarray:
+def _world_features(streams: Drawn, split: str, encoder: FrameEncoder, work: pathlib.Path) -> np.ndarray:
     """float32 [streams, L, D], computed once in a work directory."""
     digest = hashlib.sha256(f"{streams.fingerprint}-{encoder.fingerprint}".encode()).hexdigest()
     path = work / "features" / f"{split}-{digest[:12]}.npy"

@@ -1,4 +1,4 @@
-"""Opens the frozen pretrained encoder of a run (vtjax.encoders.frames): a stage of the recipe, or weights of its own."""
+"""Opens the frozen pretrained encoder of a run: that of the recipe's own stage, or weights that are named."""
 
 from __future__ import annotations
 

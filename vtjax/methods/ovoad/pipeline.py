@@ -26,6 +26,7 @@ from vtjax.methods.ovoad.model import RULES
 from vtjax.nn.vit import unstack_layers
 from vtjax.training.precision import compute_dtype
 from vtjax.training.task import Task
+from vtjax.worlds.drawn import cache_folder
 
 LAST_STAGE = "train"
 _FROZEN_TEXT = r"^(?!text/(?!.*parallel_adapter/))"
@@ -43,7 +44,7 @@ def pretrain_experiment(experiment: Experiment, work: pathlib.Path | None = None
     """The clip experiment that the stage `pretrain` is."""
     config = experiment.method.encoder.clip
     if work is not None:
-        cache = str(data.cache_of(experiment, work))
+        cache = str(cache_folder(experiment, work))
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, cache=cache))
     stage = experiment.stages.pretrain
     return dataclasses.replace(
@@ -55,7 +56,7 @@ def build_pretrain(experiment: Experiment, work: pathlib.Path) -> Task:
     """Contrastive training of the encoder on trimmed clips, none of them with a held-out verb-object pair."""
     clip, folder = pretrain_experiment(experiment, work), work / PRETRAIN
     sizes = sizes_of(clip.method)
-    videos = open_videos(clip.method, sizes.vision.image_size, data.cache_of(experiment, work))
+    videos = open_videos(clip.method, sizes.vision.image_size, cache_folder(experiment, work))
     train = videos.rows(clip.method.data.train_split)
     # The words of prompts and of the background get ids of their own, though this stage never shows them.
     later = [NOTHING, FILLER, *(t.replace("{}", "") for t in experiment.method.text.train_templates)]
