@@ -121,6 +121,7 @@ def define_flags(function: Callable) -> None:
     """Defines an absl flag for every argument of a method's function."""
     from absl import flags
 
+    flags.disclaim_key_flags()  # they are flags of the program that calls this, and among its --help
     for a in arguments(function):
         default = None if a.default is MISSING else a.default
         about = a.about if a.default is not MISSING else f"{a.about} (needed)"

@@ -85,7 +85,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
     if any(a in ("--help", "--helpfull", "--helpshort", "-h", "-help") for a in argv):
         from absl import app
 
-        return app.parse_flags_with_usage(list(argv))
+        try:
+            return app.parse_flags_with_usage(list(argv))
+        finally:
+            print(_settings_help(argv), end="")
     try:
         return flags.FLAGS(list(argv))
     except KeyError as error:
@@ -97,6 +100,25 @@ def _parse(argv: Sequence[str]) -> list[str]:
         # config_flags wraps what get_config raised in a formatted traceback; its last line is the message.
         message = str(error).strip().splitlines()[-1].strip().removeprefix("vtjax.errors.VtjaxError: ")
         raise VtjaxError(f"{message}\nPass --help to see the flags.") from None
+
+
+def _settings_help(argv: Sequence[str]) -> str:
+    """The fields of --config with their values and meanings; "" for a program without --config."""
+    from absl import flags
+
+    if "config" not in flags.FLAGS:
+        return ""
+    experiment = _config_value(argv)
+    if experiment is None:
+        return "\nWith --config=FILE[:variant], --help also lists the fields of the configuration, each of them a flag.\n"
+    from vtjax.config import settings
+
+    lines = ["", "configuration:", ""]
+    for setting in settings(experiment):
+        value = ",".join(map(str, setting.value)) if isinstance(setting.value, tuple) else setting.value
+        lines.append(f"  --{setting.path}: {setting.about}".rstrip(": "))
+        lines.append(f"    (default: {str(value)!r}, {setting.kind})")
+    return "\n".join(lines) + "\n"
 
 
 def _unknown_field(field: str, argv: Sequence[str]) -> str:

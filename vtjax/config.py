@@ -55,16 +55,16 @@ def share(default: float) -> Any:
 class Optim:
     """Optimizer and schedule, built from optax in training/optim.py."""
 
-    name: str = "adamw"  # adamw | adam | sgd | lion
-    learning_rate: float = number(1e-4, at_least=0)
-    schedule: str = "constant"  # constant | cosine | linear, after the warm-up
-    warmup_steps: int = 0
+    name: str = choice("adamw", "adam", "sgd", "lion")  # optimizer
+    learning_rate: float = number(1e-4, at_least=0)  # its peak
+    schedule: str = choice("constant", "cosine", "linear")  # after the warm-up
+    warmup_steps: int = number(0, at_least=0)  # over which the learning rate rises linearly
     final_ratio: float = number(0.0, at_least=0, at_most=1)  # learning rate at the last step over its peak
-    betas: tuple[float, ...] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.01
+    betas: tuple[float, ...] = (0.9, 0.999)  # decay of the first and of the second moment
+    eps: float = positive(1e-8)  # added to the root of the second moment
+    weight_decay: float = number(0.01, at_least=0)  # decoupled, of adamw and lion
     no_decay: str = ""  # regular expression of parameter paths without weight decay
-    clip_norm: float = 0.0  # 0 is off
+    clip_norm: float = number(0.0, at_least=0)  # largest norm of the gradient; 0 is off
     rates: tuple[str, ...] = ()  # "regex=multiplier" of the learning rate, first match wins
     state_dtype: str = "float32"  # of the first moment
 
@@ -73,16 +73,16 @@ class Optim:
 class Train:
     """One run of the training loop."""
 
-    steps: int = number(1000, at_least=1)
+    steps: int = number(1000, at_least=1)  # of the optimizer
     batch_size: int = number(32, at_least=1)  # global, over all hosts and devices
     accumulate: int = number(1, at_least=1)  # micro-batches per step; must divide batch_size
     trainable: str = ".*"  # regular expression of the parameter paths that learn; the rest is frozen
     initial: str = ""  # checkpoint or work directory to start from; "" is random
-    log_every: int = 20
-    eval_every: int = 0  # 0: at the end only
-    checkpoint_every: int = 200
+    log_every: int = number(20, at_least=1)  # steps between lines of metrics
+    eval_every: int = number(0, at_least=0)  # steps between evaluations; 0: at the end only
+    checkpoint_every: int = number(200, at_least=0)  # steps between checkpoints; 0: at the end only
     checkpoint_seconds: float = 0.0  # also save when this long has passed; 0 is off
-    keep: int = 2  # latest checkpoints kept, besides the best
+    keep: int = number(2, at_least=1)  # latest checkpoints kept, besides the best
     keep_every: int = 0  # also save at the steps that this divides, and never remove those; 0 is off
     best: tuple[str, ...] = ()  # "protocol/metric" to keep the best checkpoint of each; larger is better
     profile_steps: tuple[int, ...] = ()  # (first, last): a jax.profiler trace into the work directory
@@ -92,18 +92,18 @@ class Train:
 class Loader:
     """How batches are read; none of it changes what is read."""
 
-    workers: int = 0  # worker processes; 0 reads in threads of this one
-    threads: int = 4
-    prefetch: int = 4  # batches
+    workers: int = number(0, at_least=0)  # worker processes; 0 reads in threads of this one
+    threads: int = number(4, at_least=1)  # that read examples, in this process or in each worker
+    prefetch: int = number(4, at_least=1)  # batches read ahead
 
 
 @dataclasses.dataclass
 class Mesh:
     """Devices by axis. -1 once: what is left."""
 
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
+    data: int = -1  # copies of the model; -1: all devices that are left
+    fsdp: int = 1  # ways that parameters and the batch are split over
+    tensor: int = 1  # ways that the layers themselves are split over
     slices: int = 1  # TPU slices, joined over the data axis
 
 
@@ -126,7 +126,7 @@ class Experiment:
 
     name: str  # method: a folder of vtjax/methods
     method: Any
-    seed: int = 0
+    seed: int = 0  # of parameters, data order and noise
     optim: Optim = dataclasses.field(default_factory=Optim)
     train: Train = dataclasses.field(default_factory=Train)
     stages: Any = dataclasses.field(default_factory=Stages)
@@ -301,27 +301,25 @@ def settings(config: Any, prefix: str = "config") -> list[Setting]:
 
 
 def _comments(kind: type) -> dict[str, str]:
-    """The comment of each field of a dataclass: what follows it on its line and goes on below, or stands above it."""
+    """The comment of each field of a dataclass: on its line and going on below, or else above it."""
     try:
         lines = inspect.getsource(kind).splitlines()
     except (OSError, TypeError):
         return {}
     comments: dict[str, str] = {}
-    name, above = "", []
+    name, between = "", []  # the last field, and lines of comment since
     for line in lines:
         field, comment = re.match(r"    (\w+): ", line), re.search(r"(?:^|\s)# (.*)", line)
         text = comment[1].strip() if comment else ""
         if field:
-            name = field[1] if comment else ""
-            comments[field[1]] = " ".join([*above, text]).strip()
-            above = []
+            if text and name:
+                comments[name] = " ".join([comments[name], *between]).strip()
+            comments[field[1]] = text or " ".join(between)
+            name, between = field[1], []
         elif line.strip().startswith("# "):
-            if name:  # goes on from the line of the field
-                comments[name] += f" {text}"
-            else:
-                above.append(text)
-        elif not line.startswith("     "):
-            name, above = "", []
+            between.append(text)
+    if name:
+        comments[name] = " ".join([comments[name], *between]).strip()
     return comments
 
 

@@ -10,22 +10,22 @@ from vtjax.errors import VtjaxError
 class VisionSizes:
     """The frame tower of a model of its own size; image and patch in pixels, both square."""
 
-    image_size: int = 64
-    patch_size: int = 16
-    width: int = 128
-    layers: int = 4
-    heads: int = 4
-    mlp_width: int = 512
+    image_size: int = 64  # pixels, both sides
+    patch_size: int = 16  # pixels, both sides
+    width: int = 128  # of the residual stream
+    layers: int = 4  # of the transformer
+    heads: int = 4  # of attention
+    mlp_width: int = 512  # inside the feed-forward networks
 
 
 @dataclasses.dataclass
 class TextSizes:
     """The text tower of a model of its own size."""
 
-    width: int = 96
-    layers: int = 2
-    heads: int = 4
-    mlp_width: int = 384
+    width: int = 96  # of the residual stream
+    layers: int = 2  # of the transformer
+    heads: int = 4  # of attention
+    mlp_width: int = 384  # inside the feed-forward networks
 
 
 @dataclasses.dataclass
@@ -41,8 +41,8 @@ class ClipModelConfig:
     image_size: int = 0  # another size than pretrained's or preset's; its position table is resampled
     frames: int = 6  # per clip
     temporal: str = "transformer"  # over frame embeddings, sees their order; mean: the CLIP baseline, which cannot
-    temporal_layers: int = 2
-    temporal_heads: int = 4
+    temporal_layers: int = 2  # of the transformer over frames
+    temporal_heads: int = 4  # of its attention
     freeze: str = "none"  # none | vision | text | both towers; what is frozen has no gradient and no optimizer state
     remat: str = "none"  # none | full | dots | dots_no_batch: what a layer keeps for the backward pass (nn/stack.py)
     scan: bool = False  # compile one layer whatever the depth
@@ -78,9 +78,9 @@ class ClipDataConfig:
     """The embedded workshop world, or a folder made by `vtjax.prepare --kind=video`."""
 
     source: str = "world"  # world, or a prepared folder
-    train_split: str = "train"
+    train_split: str = "train"  # that is learnt from
     val_split: str = "val"  # evaluated while training; the first clips of the test split where there is no such split
-    test_split: str = "test"
+    test_split: str = "test"  # that is evaluated at the end
     val_size: int = 256  # clips evaluated while training, at most
     holdout: float = 0.1  # prepared folder without any split: share of its videos, chosen by name, that is "test"
     cache: str = ""  # where the world is kept; "" is the folder `cache` beside the work directory
@@ -92,8 +92,8 @@ class ClipDataConfig:
     flip: bool = False  # mirror every second clip; wrong wherever left and right matter
     brightness: float = 0.0  # clips become up to this share brighter or darker
     templates: tuple[str, ...] = ("a video of {}.", "{}.", "someone is {}.", "a clip that shows {}.")  # of class names
-    world_seed: int = 0
-    world_train: int = 3000
+    world_seed: int = 0  # of the workshop world
+    world_train: int = 3000  # clips to learn from
     world_test: int = 1024  # half of them of verb-object pairs that training never shows; so for val_size
     world_frames: int = 8  # of a clip, in two seconds
 

@@ -14,11 +14,11 @@ class CarModelConfig:
     max_frames: int = positive(224)  # motions are padded or cut to this many frames
     patch: int = positive(1)  # consecutive frames per token; 1 is the paper, more is cheaper on a CPU
     latent: int = positive(256)  # width of both encoders, of the decoder and of the joint space
-    layers: int = positive(6)
-    heads: int = positive(4)
+    layers: int = positive(6)  # of each encoder and of the decoder
+    heads: int = positive(4)  # of attention
     ff: int = positive(1024)  # width inside the feed-forward networks
-    dropout: float = share(0.1)
-    activation: str = "gelu"
+    dropout: float = share(0.1)  # everywhere in the layers
+    activation: str = "gelu"  # of the feed-forward networks
     remat: str = "none"  # none | full | dots | dots_no_batch: what a layer keeps for the backward pass (nn/stack.py)
     scan: bool = False  # compile one layer whatever the depth
     vae: bool = True  # False: one embedding token and a projection head on the text, no sampling, no KL
@@ -48,10 +48,10 @@ class CarLossConfig:
     """Objective (car.md sections 2.4, 2.5 and 3.4)."""
 
     reconstruction: float = number(1.0, at_least=0)  # 0 also skips the decoder
-    kl: float = number(1e-5, at_least=0)
-    latent: float = number(1e-5, at_least=0)
-    contrastive: float = number(0.1, at_least=0)
-    temperature: float = positive(0.1)
+    kl: float = number(1e-5, at_least=0)  # weight of the KL terms
+    latent: float = number(1e-5, at_least=0)  # weight of the distance of both latents
+    contrastive: float = number(0.1, at_least=0)  # weight of the contrastive term
+    temperature: float = positive(0.1)  # of the contrastive term
     # events: ordered events joined (ev2ev); caption: the raw caption (o2e)
     positive_text: str = choice("events", "caption")
     text_negatives: int = number(1, at_least=0)  # K shuffled texts per item; 0 is plain TMR
@@ -62,7 +62,7 @@ class CarLossConfig:
     # False negatives by: sentence (encoder) | sequence (gold key of a world) | none.
     filter: str = choice("sentence", "sequence", "none")
     sentence_encoder: str = "sentence-transformers/all-mpnet-base-v2"  # folder or hub id; builtin needs no file
-    sentence_width: int = 768
+    sentence_width: int = 768  # of its embeddings
     threshold: float = 0.8  # on the cosine of sentence embeddings rescaled to [0, 1]: 0.8 is a cosine of 0.6
     exclude_equal_texts: bool = False  # a shuffled text that is another item's own text is no negative of that item
     sample_scale: float = number(1.0, at_least=0)  # of the noise in z while training; 0 trains on the means
@@ -90,20 +90,20 @@ class CarDataConfig:
     """What is trained and evaluated on: the embedded motion world, or a folder of `vtjax.prepare --kind=motion`."""
 
     source: str = "world"  # world, or a prepared folder
-    train_split: str = "train"
+    train_split: str = "train"  # that is learnt from
     val_split: str = "val"  # evaluated while training; the first clips of the test split where there is no such split
-    test_split: str = "test"
+    test_split: str = "test"  # that is evaluated at the end
     val_size: int = 512  # clips of the validation split at most
     cache: str = ""  # where worlds and language-model states are kept; "": the folder `cache` beside the work directory
     orders: int = 2  # wrong orders per caption to cache states of, for a frozen language model
-    world_seed: int = 0
-    world_train: int = 6000
-    world_test: int = 1024
+    world_seed: int = 0  # of the motion world
+    world_train: int = 6000  # clips to learn from
+    world_test: int = 1024  # clips to test on
     script: float = 0.0  # share of clips whose events follow a fixed order, in training; tests are balanced
     event_similarity: float = 0.0  # how alike the events of one clip are
-    min_events: int = 1
-    max_events: int = 4
-    paraphrase: bool = True
+    min_events: int = 1  # of a clip of the world
+    max_events: int = 4  # of a clip of the world
+    paraphrase: bool = True  # vary the wording of the captions
 
 
 @dataclasses.dataclass

@@ -13,7 +13,7 @@ class LlamaModelConfig:
     preset: str = choice("tiny", "7b", "13b")  # tiny | 7b | 13b
     learns: str = choice("adapter", "all")  # adapter: LoRA, the rest is frozen; all: every weight, without LoRA
     rank: int = positive(64)  # of LoRA
-    alpha: float = 128.0
+    alpha: float = 128.0  # of LoRA: the update is scaled by alpha / rank
     dropout: float = 0.05  # of the adapter's input
     targets: str = r"layers/(attention|ffn)/\w+/kernel"  # regular expression of the kernels that are adapted
     # Of the weights below an adapter; what learns is float32.
@@ -38,8 +38,8 @@ class LlamaDataConfig:
     source: str = "world"  # a .jsonl file, or world: questions about the embedded motion world's captions
     # Share of the lines, chosen by their prompt, that is tested and never learnt.
     test: float = number(0.1, above=0, below=1)
-    world_seed: int = 0
-    world_size: int = positive(4000)
+    world_seed: int = 0  # of the motion world
+    world_size: int = positive(4000)  # questions
 
 
 @dataclasses.dataclass
