@@ -1,6 +1,7 @@
 """Rules of the house that a reader cannot see being kept: what may import what, and what no file may hold."""
 
 import ast
+import graphlib
 import re
 import subprocess
 
@@ -60,6 +61,109 @@ def test_calls(path):
                 assert not re.fullmatch(r"(self\.|\w+\.)*mesh", named), f"line {node.lineno}: with {named}"
     assert len(text.splitlines()) <= 500
     assert not re.search(r"\b(TODO|FIXME|XXX|NotImplementedError)\b", text)
+
+
+# From the top floor down; a room imports rooms of lower floors alone, and of its own floor in one direction.
+FLOORS = (
+    ("train", "evaluate", "predict", "prepare", "convert", "plan", "bench", "study"),
+    ("runs", "planning", "studies"),
+    ("methods",),
+    ("worlds", "data"),
+    ("encoders",),
+    ("text",),
+    ("weights",),
+    ("training", "report", "evals", "losses", "nn"),
+    ("sharding", "command_line", "arguments"),
+    ("hosts", "config"),
+    ("remote", "files", "errors", "trees", ""),
+)
+SHARED = ("worlds", "data", "encoders", "text", "weights", "training", "report", "evals", "losses", "nn", "sharding", "hosts")
+
+
+def module_of(path):
+    parts = path.relative_to(commands.ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in SOURCES}
+
+
+def graph():
+    """Module -> modules of the package that it imports anywhere, but for those that only a type checker sees."""
+    edges = {}
+    for module, path in MODULES.items():
+        tree = ast.parse(path.read_text())
+        typed = {id(n) for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+                 for n in ast.walk(node)}  # fmt: skip
+        named = set()
+        for node in ast.walk(tree):
+            if id(node) in typed:
+                continue
+            if isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                named |= {full if (full := f"{node.module}.{a.name}") in MODULES else node.module for a in node.names}
+        edges[module] = {name for name in named if name in MODULES} - {module}
+    return edges
+
+
+EDGES = graph()
+
+
+def room(module):
+    return (module.split(".") + [""])[1]
+
+
+def test_every_room_has_a_floor():
+    assert {room(module) for module in MODULES} == {name for floor in FLOORS for name in floor}
+
+
+def test_imports_run_down():
+    level = {name: -number for number, floor in enumerate(FLOORS) for name in floor}
+    upward = [f"{a} -> {b}" for a, names in EDGES.items() for b in names if level[room(b)] > level[room(a)]]
+    assert not upward
+
+
+def circles(edges):
+    try:
+        list(graphlib.TopologicalSorter(edges).static_order())
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_circle_of_files_and_none_of_rooms():
+    assert not circles(EDGES)
+    rooms = {}
+    for module, names in EDGES.items():
+        rooms.setdefault(room(module), set()).update(room(name) for name in names)
+    assert not circles({name: below - {name} for name, below in rooms.items()})
+
+
+def method_of(module):
+    parts = module.split(".")
+    return parts[2] if len(parts) > 2 and parts[1] == "methods" and (PACKAGE / "methods" / parts[2]).is_dir() else ""
+
+
+def test_no_method_imports_another():
+    across = [f"{a} -> {b}" for a, names in EDGES.items() for b in names if method_of(a) and method_of(b) not in ("", method_of(a))]
+    assert not across
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_shared_room_has_two_users(name):
+    """What one method alone needs lies in its folder: each other room serves two methods at least, directly or not."""
+    served = set()
+    for method in (p.name for p in (PACKAGE / "methods").iterdir() if (p / "__init__.py").is_file()):
+        reached, queue = set(), [m for m in MODULES if method_of(m) == method]
+        while queue:
+            module = queue.pop()
+            for below in EDGES[module] - reached:
+                if method_of(below) in ("", method):
+                    reached.add(below)
+                    queue.append(below)
+        served |= {method} if name in map(room, reached) else set()
+    assert len(served) > 1
 
 
 def test_no_machine_path_or_registry_address_is_committed():
