@@ -81,7 +81,7 @@ def _background(camera: np.ndarray, draws: np.ndarray, size: int) -> np.ndarray:
     grid = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     x = grid / camera[:, 2:] + camera[:, :1] + 0.5
     y = grid / camera[:, 2:] + camera[:, 1:2] + 0.5
-    tint = lambda a: (a - 0.5) * 26  # noqa: E731
+    tint = lambda a: (a - 0.5) * 26
     light = 120 + 70 * draws[0]
     wall = np.array([light + tint(draws[1]), light, light + tint(draws[2])], np.float32)
     wood = np.array([150, 124, 100], np.float32) * (0.75 + 0.4 * draws[3]) + tint(draws[4])

@@ -43,7 +43,7 @@ def shadow(canvas: Canvas, thing: Thing, begin: int, x: np.ndarray, y: np.ndarra
     """A soft dark patch on the bench under an object whose base is at (x, y)."""
     shape = c.dome(1.0, 0.3)
     wide = 1.25 * WIDTH[thing.kind] * thing.scale
-    flat = lambda u, v: shape(u, -np.abs(v))  # noqa: E731
+    flat = lambda u, v: shape(u, -np.abs(v))
     canvas.paint(flat, (1.0, 0.3), begin, x, y, wide, (20, 18, 16), opacity=0.3, outline=1.0, only=only)
 
 
@@ -118,7 +118,7 @@ def hand(canvas: Canvas, path: tuple[np.ndarray, np.ndarray], begin: int, slant:
 def _bar(canvas: Canvas, begin: int, x, y, s, slant, half, start, end, colour) -> None:
     """Part of the arm from `start` to `end` below the hand, its own middle as origin to keep the patch small."""
     reach, mid = 0.5 * (end - start), 0.5 * (start + end)
-    shape = lambda u, v: np.maximum(np.abs(u - slant * v) - half, np.abs(v) - reach)  # noqa: E731
+    shape = lambda u, v: np.maximum(np.abs(u - slant * v) - half, np.abs(v) - reach)
     extent = (half + reach * abs(slant), reach)
     canvas.paint(shape, extent, begin, x + s * slant * mid, y + s * mid, s, colour, entity=0)
 

@@ -235,7 +235,7 @@ def test_input_is_not_changed_and_straight_arms_up_stay_finite():
 
 def test_the_skeleton_tables_are_the_sheets():
     assert [tuple(c) for c in CHAINS] == list(skeleton.CHAINS)
-    assert skeleton.PARENTS == (-1, *(PARENT[j] for j in range(1, 22)))
+    assert (-1, *(PARENT[j] for j in range(1, 22))) == skeleton.PARENTS
     np.testing.assert_array_equal(skeleton.REST_DIRECTIONS[1:], np.array([REST[j] for j in range(1, 22)], np.float32))
     np.testing.assert_allclose(skeleton.TARGET_BONE_LENGTHS[1:], list(LENGTH.values()), rtol=1e-6)
     joints = make_motion(frames=3)

@@ -86,7 +86,7 @@ def test_user_map(tmp_path):
     ],
 )
 def test_bad_user_maps(tmp_path, change, words):
-    entries = {joint: "a" for joint in SMPL22} | change
+    entries = dict.fromkeys(SMPL22, "a") | change
     path = tmp_path / "bad.json"
     path.write_text(json.dumps({k: v for k, v in entries.items() if v is not None}))
     with pytest.raises(VtjaxError, match=words):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vtjax.data.readers import activitynet, fineaction
+from vtjax.data.readers.activitynet import activitynet, fineaction
 from vtjax.errors import VtjaxError
 
 DATA = {
@@ -37,7 +37,7 @@ def folder(tmp_path):
 
 
 def test_layout_and_bad_rows(folder):
-    records, coverage = activitynet.read(folder)
+    records, coverage = activitynet(folder)
     assert [(r.id, r.split, r.duration) for r in records] == [
         ("a", "training", 50), ("b", "testing", 5), ("d", "validation", 5),
     ]  # fmt: skip
@@ -51,19 +51,19 @@ def test_layout_and_bad_rows(folder):
     assert coverage.notes.counts() == {"the segment ends after the video, cut": 1}
     unknown = coverage.problems.items[0].where
     assert unknown.startswith(f"{folder}/activity_net.v1-3.min.json:") and "did you mean 'Skiing'" in unknown
-    assert [r.id for r in activitynet.read(folder, split="validation")[0]] == ["d"]
+    assert [r.id for r in activitynet(folder, split="validation")[0]] == ["d"]
 
 
 def test_classes_in_another_order(folder, shared_data):
-    records, _ = activitynet.read(folder, classes=("Skiing", "Archery"))
+    records, _ = activitynet(folder, classes=("Skiing", "Archery"))
     assert [s.label for s in records[0].segments] == [1, 0]
     del (data := json.loads(json.dumps(DATA)))["taxonomy"]
     (folder / "activity_net.v1-3.min.json").write_text(json.dumps(data))
-    records, coverage = activitynet.read(folder)
+    records, coverage = activitynet(folder)
     assert [s.label for s in records[0].segments] == [2, 0, 1]
     assert "alphabetical order" in coverage.report()
     with pytest.raises(VtjaxError, match="activity_net"):
-        activitynet.read(folder / "..")
+        activitynet(folder / "..")
 
 
 def test_fineaction_with_the_published_order(tmp_path, shared_data):
@@ -79,7 +79,7 @@ def test_fineaction_with_the_published_order(tmp_path, shared_data):
     }  # fmt: skip
     (tmp_path / "annotations_gt.json").write_text(json.dumps(data))
     info = shared_data / "detection/miniroad_video_list_fineaction.json"
-    (record,), coverage = fineaction.read(tmp_path, info=info)
+    (record,), coverage = fineaction(tmp_path, info=info)
     assert (record.fps, record.segments[0].label) == (29.97, 2)
     assert coverage.problems.counts() == {"the frame rate is not positive": 1}
-    assert fineaction.read(tmp_path)[0][0].segments[0].label == 0
+    assert fineaction(tmp_path)[0][0].segments[0].label == 0

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from vtjax.data.readers.coverage import Coverage
-from vtjax.data.readers.howto100m import id_list, iterate, read
+from vtjax.data.readers.howto100m import read
+from vtjax.data.readers.rows import id_list
 from vtjax.data.video_records import Narration
 from vtjax.errors import VtjaxError
 
@@ -69,12 +69,6 @@ def test_csv_speech_is_the_same(folder, tmp_path_factory):
     assert [r.narrations for r in records] == [expected["aaaaaaaaaaa"], expected["ddddddddddd"]]
     assert coverage.problems.counts() == {"wrong number of columns": 2}
     assert coverage.problems.items[0].where.startswith(f"{other}/aaaaaaaaaaa.csv:4")
-
-
-def test_one_video_at_a_time(folder):
-    coverage = Coverage("train", "videos", "sentences")
-    first = next(iterate(folder, coverage, exclude={}))
-    assert first.id == "aaaaaaaaaaa" and coverage.rows == 2
 
 
 def test_missing_files(folder, tmp_path_factory):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from vtjax.data.readers import llava, valley, video_chatgpt
 from vtjax.data.readers.coverage import Coverage
+from vtjax.data.readers.instructions import llava, valley, video_chatgpt
 from vtjax.data.video_records import Turn
 
 
@@ -31,7 +31,7 @@ BAD = [
 def test_bad_conversations(tmp_path, entry, reason):
     good = {"id": "1", "image": "a.jpg", "conversations": talk("<image>\nq", "a")}
     (tmp_path / "llava.json").write_text(json.dumps([good, {"id": "2", "image": "b.jpg", **entry}], indent=1))
-    records, coverage = llava.read(tmp_path)
+    records, coverage = llava(tmp_path)
     assert [r.video for r in records] == ["a"] and coverage.problems.counts() == {reason: 1}
     lines = (tmp_path / "llava.json").read_text().splitlines()
     line = 1 + max(i for i, text in enumerate(lines) if text == " {")
@@ -54,7 +54,7 @@ def test_llava_with_pictures_videos_and_text_only(tmp_path):
     (tmp_path / "llava_v1_5_mix665k.json").write_text(json.dumps(data))
     (tmp_path / "coco/train2017").mkdir(parents=True)
     (tmp_path / "coco/train2017/000000033471.jpg").write_bytes(b"x")
-    records, coverage = llava.read(tmp_path, videos=tmp_path)
+    records, coverage = llava(tmp_path, videos=tmp_path)
     assert [r.media for r in records] == ["image", "text", "video", "image", "image"]
     assert records[0].path == tmp_path / "coco/train2017/000000033471.jpg" and coverage.on_disk == 1
     assert records[3].instruction.turns == (Turn("human", "<image>\nq"), Turn("gpt", "a"))
@@ -76,7 +76,7 @@ def test_valley_finds_videos_in_their_source_folder(tmp_path):
     for name in ("videos/jukinmedia/a_0_10.mp4", "videos/VATEX/a_0_10.mp4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    records, coverage = valley.read(tmp_path, videos=tmp_path / "videos")
+    records, coverage = valley(tmp_path, videos=tmp_path / "videos")
     assert [(r.video, r.path) for r in records] == [
         ("VATEX/a_0_10", tmp_path / "videos/VATEX/a_0_10.mp4"), ("jukinmedia/b", None),
     ]  # fmt: skip
@@ -93,7 +93,7 @@ def test_video_chatgpt(tmp_path):
         {"q": "x", "a": "y", "video_id": "v_CN01Gm2Yc4k"},
     ]
     (tmp_path / "VideoInstruct_Dataset.json").write_text(json.dumps(data))
-    records, coverage = video_chatgpt.read(tmp_path, exclude={"CN01Gm2Yc4k": "ActivityNet Captions val_1"})
+    records, coverage = video_chatgpt(tmp_path, exclude={"CN01Gm2Yc4k": "ActivityNet Captions val_1"})
     assert [r.id for r in records] == ["v_bXdq2zI1Ms0/0", "v_bXdq2zI1Ms0/1"]
     assert records[1].instruction.turns == (Turn("human", "<video>\nWhy?"), Turn("gpt", "To win."))
     assert coverage.annotated == 1 and coverage.problems.counts() == {

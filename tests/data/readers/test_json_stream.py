@@ -6,7 +6,9 @@ import random
 import pytest
 
 from vtjax.data.readers import json_stream
-from vtjax.data.readers.json_stream import json_entries, json_lines, read_json
+from vtjax.data.readers.coverage import BadRow
+from vtjax.data.readers.json_stream import json_entries, read_json
+from vtjax.data.readers.rows import parsed, text_lines
 from vtjax.errors import VtjaxError
 
 
@@ -60,7 +62,7 @@ def test_missing_files_and_keys(tmp_path):
     path.write_text('{"version": 1}')
     with pytest.raises(VtjaxError, match="'database' is expected"):
         list(json_entries(path, "database"))
-    for read in (lambda p: list(json_entries(p)), read_json, lambda p: list(json_lines(p))):
+    for read in (lambda p: list(json_entries(p)), read_json):
         with pytest.raises(VtjaxError, match="no such file"):
             read(tmp_path / "absent.json")
     path.write_text('{"a": 1,\n')
@@ -68,9 +70,11 @@ def test_missing_files_and_keys(tmp_path):
         read_json(path)
 
 
-def test_a_bad_jsonl_row_is_given_back_as_its_error(tmp_path):
+def test_a_bad_jsonl_row_is_a_bad_row(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"a": 1}\n\n{"a": \n[2]\n')
-    rows = list(json_lines(path))
-    assert [where for where, _ in rows] == [f"{path}:1", f"{path}:3", f"{path}:4"]
-    assert rows[0][1] == {"a": 1} and isinstance(rows[1][1], ValueError) and rows[2][1] == [2]
+    lines = list(text_lines(path))
+    assert [where for where, _ in lines] == [f"{path}:1", f"{path}:3", f"{path}:4"] and parsed(lines[0][1]) == {"a": 1}
+    for (_, line), reason in zip(lines[1:], ("not JSON", "the row is not an object")):
+        with pytest.raises(BadRow, match=reason):
+            parsed(line)

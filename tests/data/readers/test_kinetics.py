@@ -2,7 +2,7 @@
 
 import pytest
 
-from vtjax.data.readers.kinetics import read
+from vtjax.data.readers.action_lists import kinetics
 from vtjax.errors import VtjaxError
 
 ROWS = (
@@ -18,7 +18,7 @@ def test_layout_and_bad_rows(tmp_path, shared_data):
     (tmp_path / "clips/zumba").mkdir(parents=True)
     (tmp_path / "clips/zumba/-aNccq2jvUA_000055_000065.mp4").write_bytes(b"x")
     names = shared_data / "recognition/kinetics_400_labels.csv"
-    records, coverage = read(tmp_path, classes=names, videos=tmp_path / "clips")
+    records, coverage = kinetics(tmp_path, classes=names, videos=tmp_path / "clips")
     assert [(r.id, r.label, r.span) for r in records] == [
         ("R6llTwEh07w_000010_000020", 0, (10, 20)), ("-aNccq2jvUA_000055_000065", 399, (55, 65)),
     ]  # fmt: skip
@@ -29,7 +29,7 @@ def test_layout_and_bad_rows(tmp_path, shared_data):
     }  # fmt: skip
     unknown = next(p.where for p in coverage.problems.items if p.reason == "unknown class")
     assert unknown.startswith(f"{tmp_path}/validate.csv:4") and "abseiling" in unknown
-    records, coverage = read(tmp_path)
+    records, coverage = kinetics(tmp_path)
     assert records[1].label == 2 and coverage.notes
     with pytest.raises(VtjaxError, match="train, val or test"):
-        read(tmp_path, split="validate")
+        kinetics(tmp_path, split="validate")

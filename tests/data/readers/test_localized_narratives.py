@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from vtjax.data.readers.localized_narratives import read
+from vtjax.data.readers.narratives import localized_narratives
 from vtjax.errors import VtjaxError
 
 
@@ -36,7 +36,7 @@ def test_layout(tmp_path):
         json.dumps(row(dataset_id="Flickr30k_train", image_id="77", annotator_id=1)) + "\n"
     )
     (tmp_path / "000000137576.jpg").write_bytes(b"x")
-    (record,), coverage = read(tmp_path, split="coco_val", videos=tmp_path)
+    (record,), coverage = localized_narratives(tmp_path, split="coco_val", videos=tmp_path)
     assert (record.id, record.video) == ("mscoco_val2017/137576/93", "000000137576")
     assert (record.media, record.split) == ("image", "val")
     assert record.path == tmp_path / "000000137576.jpg" and coverage.on_disk == 1
@@ -46,7 +46,7 @@ def test_layout(tmp_path):
     assert spans[3] == (30, 34) and spans[4] is None
     np.testing.assert_array_equal(narrative.traces[0], [[0.02, 0.2, -0.01, -1], [0.04, 1.03, 0.5, -1]])
     assert len(narrative.traces) == 2
-    assert [(r.video, r.split) for r in read(tmp_path)[0]] == [("000000137576", "val"), ("77", "train")]
+    assert [(r.video, r.split) for r in localized_narratives(tmp_path)[0]] == [("000000137576", "val"), ("77", "train")]
 
 
 def test_bad_rows(tmp_path):
@@ -57,7 +57,7 @@ def test_bad_rows(tmp_path):
     ]  # fmt: skip
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(r) + "\n" for r in rows) + "{broken\n")
-    records, coverage = read(path)
+    records, coverage = localized_narratives(path)
     assert len(records) == 1
     assert coverage.problems.counts() == {
         "caption is empty": 1, "image_id is neither text nor a number": 1, "x is not a number": 1,
@@ -66,4 +66,4 @@ def test_bad_rows(tmp_path):
     }  # fmt: skip
     assert any(p.where.startswith(f"{path}:8") for p in coverage.problems.items)
     with pytest.raises(VtjaxError, match=r"no file open_images\*.jsonl"):
-        read(tmp_path, split="open_images")
+        localized_narratives(tmp_path, split="open_images")

@@ -37,7 +37,7 @@ def test_found_by_path_then_by_name(folder):
 def test_coverage_says_what_is_missing(folder):
     records = [VideoRecord(i, v, f"a.csv:{n}") for n, (i, v) in enumerate([("1", "abc"), ("2", "empty"), ("3", "abc")])]
     coverage = Coverage("train", "videos", "rows")
-    placed = coverage.finish([*records, records[0]], folder)
+    placed, _ = coverage.finish([*records, records[0]], folder)
     assert [r.path for r in placed] == [folder / "train/abc.mp4", None, folder / "train/abc.mp4"]
     assert (coverage.annotated, coverage.used, coverage.on_disk, coverage.missing) == (2, 3, 1, ["empty"])
     assert coverage.problems.counts() == {"the id is listed twice": 1}

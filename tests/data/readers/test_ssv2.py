@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vtjax.data.readers.ssv2 import read
+from vtjax.data.readers.action_lists import ssv2
 from vtjax.errors import VtjaxError
 
 
@@ -20,12 +20,12 @@ def test_layout_and_bad_rows(tmp_path, prefix):
     ]
     (tmp_path / f"{prefix}validation.json").write_text(json.dumps(rows, indent=1))
     (tmp_path / f"{prefix}test.json").write_text('[{"id": "9"}]')
-    records, coverage = read(tmp_path)
+    records, coverage = ssv2(tmp_path)
     assert [(r.id, r.label, r.captions[0].text) for r in records] == [("74225", 1, "pushing a cup, slowly")]
     assert coverage.problems.counts() == {
         "unknown class": 1, "id is not text": 1, "no 'label'": 1, "the id is listed twice": 1,
     }  # fmt: skip
     assert coverage.problems.items[0].where.startswith(f"{tmp_path}/{prefix}validation.json:7: entry 1")
-    assert [(r.id, r.label) for r in read(tmp_path, split="test")[0]] == [("9", -1)]
+    assert [(r.id, r.label) for r in ssv2(tmp_path, split="test")[0]] == [("9", -1)]
     with pytest.raises(VtjaxError, match="'val': did you mean 'validation'|known"):
-        read(tmp_path, split="val")
+        ssv2(tmp_path, split="val")

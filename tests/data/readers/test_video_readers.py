@@ -121,7 +121,7 @@ def write(folder, files):
 
 @pytest.mark.parametrize("name", FILES)
 def test_any_odd_value_is_counted_or_named(tmp_path, name):
-    read = video_reader(name).read
+    read = video_reader(name)
     write(tmp_path, FILES[name])
     records, coverage = read(tmp_path)
     assert len(records) == 1 and not coverage.problems, "the unchanged file must be good"
@@ -149,7 +149,7 @@ def test_a_truncated_file_is_named(tmp_path, name):
     text = (tmp_path / file).read_text()
     (tmp_path / file).write_text(text[: len(text) // 2])
     try:
-        records, coverage = video_reader(name).read(tmp_path)
+        records, coverage = video_reader(name)(tmp_path)
     except VtjaxError as error:
         assert f"{tmp_path}/{file}:1" in str(error) and "not JSON" in str(error)
     else:
@@ -158,9 +158,9 @@ def test_a_truncated_file_is_named(tmp_path, name):
 
 def test_every_reader_is_found_by_name_and_reads_alike():
     for name in VIDEO_READERS:
-        module = video_reader(name)
-        parameters = inspect.signature(module.read).parameters
-        assert list(parameters)[0] == "folder" and {"split", "videos"} <= set(parameters) and module.__doc__
+        reader = video_reader(name)
+        parameters = inspect.signature(reader).parameters
+        assert list(parameters)[0] == "folder" and {"split", "videos"} <= set(parameters) and reader.__doc__
         assert all(p.kind is p.KEYWORD_ONLY for n, p in parameters.items() if n != "folder")
     with pytest.raises(VtjaxError, match="did you mean 'crosstask'"):
         video_reader("crostask")
@@ -170,13 +170,13 @@ def test_a_missing_folder_is_named(tmp_path):
     options = {"frame_targets": {"dataset": "THUMOS", "info": tmp_path / "no/data_info.json"}}
     for name in VIDEO_READERS:
         with pytest.raises(VtjaxError, match="no"):
-            video_reader(name).read(tmp_path / "no", **options.get(name, {}))
+            video_reader(name)(tmp_path / "no", **options.get(name, {}))
 
 
 def test_readers_are_imported_only_when_asked_for():
     code = (
         "import sys, vtjax.data.readers as r\n"
-        "loaded = [n for n in r.VIDEO_READERS if r.VIDEO_READERS[n] in sys.modules]\n"
+        "loaded = [n for n in r.VIDEO_READERS if r.VIDEO_READERS[n][0] in sys.modules]\n"
         "assert loaded == [], loaded\nr.video_reader('coin')\nassert 'jax' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

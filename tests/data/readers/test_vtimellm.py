@@ -2,7 +2,7 @@
 
 import json
 
-from vtjax.data.readers.vtimellm import read
+from vtjax.data.readers.instructions import vtimellm
 
 ENTRY = {
     "source": "internvid",
@@ -19,7 +19,7 @@ ENTRY = {
 
 def test_time_tokens(tmp_path):
     (tmp_path / "stage2.json").write_text(json.dumps([ENTRY]))
-    (record,), coverage = read(tmp_path)
+    (record,), coverage = vtimellm(tmp_path)
     assert not coverage.problems and (record.duration, record.span) == (54.2, (0, 54.2))
     assert "<s0>" in record.instruction.turns[0].text
 
@@ -34,7 +34,7 @@ def test_bad_entries(tmp_path):
         changed(token=[]), {**ENTRY, "id": ""}, {**ENTRY, "meta": {"token": ENTRY["meta"]["token"]}},
     ]  # fmt: skip
     (tmp_path / "stage2.json").write_text(json.dumps(entries))
-    records, coverage = read(tmp_path)
+    records, coverage = vtimellm(tmp_path)
     assert records == [] and coverage.problems.counts() == {
         "a time token of the text is not in meta.token": 1, "a time token is not a number": 1,
         "the duration is not positive": 1, "the segment ends before it starts": 1, "token is not an object": 1,

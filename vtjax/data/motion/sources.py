@@ -89,7 +89,7 @@ def assign_splits(
     for unit in sorted(units):
         by_label.setdefault(units[unit][0].label, []).append(unit)
     rng = np.random.default_rng(seed)
-    split_of = {unit: "train" for unit in units}
+    split_of = dict.fromkeys(units, "train")
     for label in sorted(by_label):
         names = by_label[label]
         order = [names[i] for i in rng.permutation(len(names))]

@@ -1,6 +1,6 @@
 """Readers, one per published layout. The record below is what readers of bare joints yield.
 
-Readers of video data are found by name: `video_reader("crosstask").read(folder, split=..., videos=...)` gives
+Readers of video data are found by name: `video_reader("crosstask")(folder, split=..., videos=...)` gives
 (list of vtjax.data.video_records.VideoRecord, Coverage). A reader's module is only imported when it is asked for.
 """
 
@@ -8,32 +8,37 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import types
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from vtjax.errors import VtjaxError, nearest
 
-VIDEO_READERS = {
-    name: f"{__name__}.{name}"
-    for name in (
-        "howto100m", "htm_align", "ht_step", "crosstask", "youcook2", "coin",
-        "thumos14", "tvseries", "activitynet", "epic_kitchens", "fineaction", "internvid", "frame_targets",
-        "kinetics", "hmdb51", "ucf101", "ssv2", "action_list",
-        "activitynet_captions", "localized_narratives", "video_localized_narratives",
-        "vtimellm", "llava", "valley", "video_chatgpt", "video_qa",
-    )
-}  # fmt: skip
+_MODULES = {  # module -> its data sets; where there is one, its function is `read`
+    "action_lists": ("kinetics", "hmdb51", "ucf101", "ssv2", "action_list"),
+    "activitynet": ("activitynet", "activitynet_captions", "fineaction"),
+    "instructions": ("llava", "valley", "video_chatgpt", "vtimellm"),
+    "narratives": ("localized_narratives", "video_localized_narratives"),
+}
+_SINGLE = (
+    "howto100m", "htm_align", "ht_step", "crosstask", "youcook2", "coin", "thumos14", "tvseries", "epic_kitchens",
+    "internvid", "frame_targets", "video_qa",
+)  # fmt: skip
+VIDEO_READERS = {name: (f"{__name__}.{module}", name) for module, names in _MODULES.items() for name in names}
+VIDEO_READERS |= {name: (f"{__name__}.{name}", "read") for name in _SINGLE}
 
 
-def video_reader(name: str) -> types.ModuleType:
-    """The module of a video data set's reader; it has `read(folder, *, split, videos, ...)`.
+def video_reader(name: str) -> Callable[..., Any]:
+    """Returns a video data set's reader, a function of (folder, *, split, videos, ...).
 
-    Raises VtjaxError naming the nearest known name.
+    Raises:
+      VtjaxError: unknown; names the nearest known name.
     """
     if name not in VIDEO_READERS:
         raise VtjaxError(f"unknown data set {name!r}: {nearest(name, VIDEO_READERS)}")
-    return importlib.import_module(VIDEO_READERS[name])
+    module, function = VIDEO_READERS[name]
+    return getattr(importlib.import_module(module), function)
 
 
 @dataclasses.dataclass(frozen=True)

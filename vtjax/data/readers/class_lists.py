@@ -34,6 +34,16 @@ def class_list(path: str | os.PathLike, *, dataset: str | None = None) -> tuple[
     return tuple(names)
 
 
+Classes = Sequence[str] | str | os.PathLike | None
+
+
+def names_of(classes: Classes) -> tuple[str, ...]:
+    """Class names given as a sequence or as the file of a class list; () when not given."""
+    if classes is None:
+        return ()
+    return class_list(classes) if isinstance(classes, (str, os.PathLike)) else tuple(classes)
+
+
 def _ordered(path: pathlib.Path, pairs: list[tuple[str, object, str]]) -> list[str]:
     """pairs: (where, index, name). Indices must be 0..n-1, or 1..n, in any order."""
     indices: dict[int, str] = {}

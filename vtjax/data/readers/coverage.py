@@ -1,11 +1,18 @@
-"""What a reader found: items listed, annotated and on disk, rows used, and every row left out with its reason."""
+"""What a reader found: items listed, annotated and on disk, rows used, and every row left out with its reason.
+
+A reader of videos is a function of (folder, *, split, videos, ...) -> Records: it gives each row of an annotation file
+to a function that makes a record of it or raises BadRow, and hands the records to `Coverage.finish`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
+from vtjax.data.readers.media_folder import MediaFolder
 from vtjax.data.video_records import VideoRecord
 from vtjax.errors import Problems
 
@@ -57,8 +64,31 @@ class Coverage:
             yield
             self.rows_used += 1
 
-    def finish(self, records: list[VideoRecord], videos: object | None = None) -> list[VideoRecord]:
-        """Leaves out records whose id was seen, looks for their media in `videos` (a folder) and counts both."""
+    def entries(self, items: Iterable[tuple], make: Callable[..., Any]) -> list:
+        """Collects make(*item) of items whose first part is their place; None and what raises BadRow is left out."""
+        return self._collected(items, make, self.entry)
+
+    def row_entries(self, items: Iterable[tuple], make: Callable[..., Any]) -> list:
+        """Does the same where every item is an annotation row, counted as such."""
+        return self._collected(items, make, self.row)
+
+    def parts(self, where: str, name: str, items: Iterable, make: Callable[..., Any]) -> list:
+        """Collects make(item) of the rows within one entry; their place is "{where} {name} {position}"."""
+        return self.row_entries(((f"{where} {name} {i}", v) for i, v in enumerate(items)), lambda _, item: make(item))
+
+    def _collected(self, items: Iterable[tuple], make: Callable[..., Any], counted: Callable) -> list:
+        results = []
+        for item in items:
+            with counted(item[0]):
+                if (result := make(*item)) is not None:
+                    results.append(result)
+        return results
+
+    def finish(self, records: Iterable[VideoRecord], videos: Videos = None) -> Records:
+        """Leaves out records whose id was listed before, and looks for their media in `videos`, a folder.
+
+        Returns what a reader returns: (records, this coverage with all counts).
+        """
         kept: dict[str, VideoRecord] = {}
         for record in records:
             if record.id in kept:
@@ -68,11 +98,9 @@ class Coverage:
         self.used = len(kept)
         self.annotated = len({record.video for record in kept.values()})
         self.listed = max(self.listed, self.annotated)
-        return list(kept.values()) if videos is None else self._locate(list(kept.values()), videos)
+        return list(kept.values()) if videos is None else self._locate(list(kept.values()), videos), self
 
-    def _locate(self, records: list[VideoRecord], videos: object) -> list[VideoRecord]:
-        from vtjax.data.readers.media_folder import MediaFolder
-
+    def _locate(self, records: list[VideoRecord], videos: str | os.PathLike | MediaFolder) -> list[VideoRecord]:
         folder = videos if isinstance(videos, MediaFolder) else MediaFolder(videos)
         self.searched = str(folder.root)
         found = {record.video: folder.find(record.video) for record in records}
@@ -105,3 +133,8 @@ class Coverage:
         lines += self.problems.report(examples).splitlines()
         lines += [line.replace("left out", "note on", 1) for line in self.notes.report(examples).splitlines()]
         return "\n".join(lines)
+
+
+Records = tuple[list[VideoRecord], Coverage]
+Place = str | os.PathLike
+Videos = Place | MediaFolder | None

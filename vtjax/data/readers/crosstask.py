@@ -1,26 +1,26 @@
-"""CrossTask: ordered steps of 18 primary and 65 related tasks, step times for the primary ones (mptva.md 9.5).
+"""CrossTask: ordered steps of 18 primary and 65 related tasks, step times for the primary ones.
 
 tasks_primary.txt, tasks_related.txt: blocks of task id, title, URL, number of steps, comma-separated steps, blank line.
-videos.csv, videos_val.csv: task,video,URL. annotations/{task}_{video}.csv, or an
-archive annotations.tar.gz of them: step (1-based),start,end.
+videos.csv, videos_val.csv: task,video,URL. annotations/{task}_{video}.csv, or an archive annotations.tar.gz of them:
+step (1-based),start,end.
 """
 
 from __future__ import annotations
 
-import os
 import pathlib
+from collections.abc import Iterator
 
-from vtjax.data.readers.coverage import BadRow, Coverage
-from vtjax.data.readers.rows import archive_texts, integer, span, text_lines
+from vtjax.data.readers.coverage import BadRow, Coverage, Place, Records, Videos
+from vtjax.data.readers.rows import archive_texts, integer, known_split, span, text_lines
 from vtjax.data.video_records import Segment, Step, StepScript, VideoRecord
-from vtjax.errors import VtjaxError, nearest
+from vtjax.errors import VtjaxError
 
 PRIMARY, RELATED = "tasks_primary.txt", "tasks_related.txt"
 
 
-def tasks(path: str | os.PathLike) -> dict[str, StepScript]:
-    """The tasks of one file by id; Step.id is the 0-based position. Raises VtjaxError naming file and line."""
-    found: dict[str, StepScript] = {}
+def tasks(path: Place) -> dict[str, StepScript]:
+    """Reads the tasks of one file by id; Step.id is the 0-based position. Raises VtjaxError naming file and line."""
+    scripts: dict[str, StepScript] = {}
     lines = list(text_lines(path))
     if len(lines) % 5:
         raise VtjaxError(f"{path}: blocks of 5 lines are expected, the file has {len(lines)} lines (truncated?)")
@@ -32,30 +32,30 @@ def tasks(path: str | os.PathLike) -> dict[str, StepScript]:
             raise VtjaxError(f"{where}: a task id is expected, found {task[:40]!r}")
         if not count.isdigit() or int(count) != len(names):
             raise VtjaxError(f"{where}: task {task} declares {count} steps and lists {len(names)}")
-        if task in found:
+        if task in scripts:
             raise VtjaxError(f"{where}: task {task} is listed twice")
-        found[task] = StepScript(task, title, tuple(Step(i, name) for i, name in enumerate(names)), url)
-    return found
+        scripts[task] = StepScript(task, title, tuple(Step(i, name) for i, name in enumerate(names)), url)
+    return scripts
 
 
 def read(
-    folder: str | os.PathLike, *, split: str | None = None, videos: object | None = None, annotated: bool = True
-) -> tuple[list[VideoRecord], Coverage]:
+    folder: Place, *, split: str | None = None, videos: Videos = None, annotated: bool = True
+) -> Records:
     """Reads the videos of the primary tasks, or with annotated=False also those of the related tasks (no segments).
 
     split: "val" for videos_val.csv, "train" for the others, None for all. A video is one record per task.
     Step times give Segment.label, the 0-based position in the script.
     """
     folder = pathlib.Path(folder)
-    if split not in (None, "train", "val"):
-        raise VtjaxError(f"CrossTask has no split {split!r}: {nearest(split, ['train', 'val'])}")
+    known_split("CrossTask", split, (None, "train", "val"))
     coverage = Coverage(split or "all", "videos", "segments")
     scripts = tasks(folder / PRIMARY)
     if not annotated:
         scripts = {**tasks(folder / RELATED), **scripts}
     validation = {key for _, key in _videos(folder / "videos_val.csv", coverage)}
+    split_of = lambda key: "val" if key in validation else "train"
     listed = {key: where for where, key in _videos(folder / "videos.csv", coverage)}
-    wanted = {k: w for k, w in listed.items() if k[0] in scripts and split in (None, _split(k, validation))}
+    wanted = {key: where for key, where in listed.items() if key[0] in scripts and split in (None, split_of(key))}
     coverage.listed = len({video for _, video in wanted})
     segments: dict[tuple[str, str], tuple[str, tuple[Segment, ...]]] = {}
     for where, name, content in archive_texts(folder, "annotations"):
@@ -65,26 +65,19 @@ def read(
         elif (task, video) not in listed:
             coverage.problems.add(where, "annotated, but not in videos.csv")
         elif (task, video) in wanted:
-            segments[task, video] = where, tuple(_segments(where, content, scripts[task], coverage))
+            segments[task, video] = where, _segments(where, content, scripts[task], coverage)
     records = []
-    for (task, video), row in wanted.items():
-        where, found = segments.get((task, video), (row, ()))
-        if annotated and not found:
+    for key, row in wanted.items():
+        where, steps = segments.get(key, (row, ()))
+        if annotated and not steps:
             coverage.problems.add(where, "no usable step times")
             continue
-        records.append(
-            VideoRecord(
-                f"{task}_{video}", video, where, _split((task, video), validation), script=scripts[task], segments=found
-            )
-        )
-    return coverage.finish(records, videos), coverage
+        name, script = f"{key[0]}_{key[1]}", scripts[key[0]]
+        records.append(VideoRecord(name, key[1], where, split_of(key), script=script, segments=steps))
+    return coverage.finish(records, videos)
 
 
-def _split(key: tuple[str, str], validation: set[tuple[str, str]]) -> str:
-    return "val" if key in validation else "train"
-
-
-def _videos(path: pathlib.Path, coverage: Coverage):
+def _videos(path: pathlib.Path, coverage: Coverage) -> Iterator[tuple[str, tuple[str, str]]]:
     """(where, (task, video)) of every usable row."""
     for where, line in text_lines(path):
         cells = line.split(",", 2)
@@ -94,20 +87,15 @@ def _videos(path: pathlib.Path, coverage: Coverage):
             yield where, (cells[0], cells[1])
 
 
-def _segments(where: str, content: str, script: StepScript, coverage: Coverage):
-    for number, line in enumerate(content.splitlines(), 1):
-        if not line.strip():
-            continue
-        place = f"{where}:{number}"
-        made = None
-        with coverage.row(place):
-            cells = line.split(",")
-            if len(cells) != 3:
-                raise BadRow("'step,start,end' is expected", line[:40])
-            step = integer(cells[0], "step")
-            if not 1 <= step <= len(script.steps):
-                raise BadRow("the task has no such step", f"step {step} of {len(script.steps)}")
-            start, end = span(cells[1], cells[2], None, coverage, place)
-            made = Segment(start, end, script.steps[step - 1].text, step - 1)
-        if made is not None:
-            yield made
+def _segments(where: str, content: str, script: StepScript, coverage: Coverage) -> tuple[Segment, ...]:
+    def segment(place: str, line: str) -> Segment:
+        cells = line.split(",")
+        if len(cells) != 3:
+            raise BadRow("'step,start,end' is expected", line[:40])
+        step = integer(cells[0], "step")
+        if not 1 <= step <= len(script.steps):
+            raise BadRow("the task has no such step", f"step {step} of {len(script.steps)}")
+        return Segment(*span(cells[1], cells[2], None, coverage, place), script.steps[step - 1].text, step - 1)
+
+    lines = ((f"{where}:{n}", line) for n, line in enumerate(content.splitlines(), 1) if line.strip())
+    return tuple(coverage.row_entries(lines, segment))

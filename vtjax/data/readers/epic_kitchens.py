@@ -1,4 +1,4 @@
-"""EPIC-KITCHENS-100: verb-noun actions of untrimmed videos (ovoad.md 8.4).
+"""EPIC-KITCHENS-100: verb-noun actions of untrimmed videos.
 
 EPIC_100_{train,validation}.csv: narration_id, video_id, start_timestamp, stop_timestamp, start_frame, stop_frame,
 narration, verb, verb_class, noun, noun_class, ... EPIC_100_video_info.csv: video_id, duration, fps, resolution.
@@ -7,14 +7,13 @@ EPIC_100_{verb,noun}_classes.csv: id, key, instances, category; the official ord
 
 from __future__ import annotations
 
-import os
 import pathlib
 
 import numpy as np
 
 from vtjax.data.readers.class_lists import class_list
-from vtjax.data.readers.coverage import BadRow, Coverage
-from vtjax.data.readers.rows import csv_rows, duration_of, find_file, integer, number, span, text
+from vtjax.data.readers.coverage import BadRow, Coverage, Place, Records, Videos
+from vtjax.data.readers.rows import csv_rows, duration_of, find_file, in_time, integer, positive, span, text
 from vtjax.data.video_records import Segment, VideoRecord
 from vtjax.errors import VtjaxError, nearest
 
@@ -22,14 +21,12 @@ COLUMNS = ("narration_id", "video_id", "start_timestamp", "stop_timestamp", "nar
 INFO = "EPIC_100_video_info.csv"
 
 
-def classes(folder: str | os.PathLike, kind: str) -> tuple[str, ...]:
-    """The 97 verbs or the 300 nouns in official order; kind: "verb" or "noun"."""
+def classes(folder: Place, kind: str) -> tuple[str, ...]:
+    """Reads the 97 verbs or the 300 nouns in official order; kind: "verb" or "noun"."""
     return class_list(find_file(folder, (f"EPIC_100_{kind}_classes.csv",)))
 
 
-def read(
-    folder: str | os.PathLike, *, split: str = "validation", videos: object | None = None
-) -> tuple[list[VideoRecord], Coverage]:
+def read(folder: Place, *, split: str = "validation", videos: Videos = None) -> Records:
     """Reads EPIC_100_{split}.csv; split: "train" or "validation". Test actions are hidden.
 
     Segment.label is the verb, Segment.noun the noun, both 0-based official ids; text is the narration, tag its id.
@@ -42,7 +39,7 @@ def read(
     coverage = Coverage(split, "videos", "segments")
     verbs, nouns = classes(folder, "verb"), classes(folder, "noun")
     information = _video_info(folder, coverage)
-    found: dict[str, tuple[str, list[Segment]]] = {}
+    gathered: dict[str, tuple[str, list[Segment]]] = {}
     ids: set[str] = set()
     for where, row in csv_rows(folder / f"EPIC_100_{split}.csv", COLUMNS, coverage):
         with coverage.row(where):
@@ -60,27 +57,24 @@ def read(
                 if abs(frame - start * fps) > 1 + 1e-3 * frame:
                     coverage.notes.add(f"{where}: frame {frame} at {start:g} s", "frame and time disagree at the rate")
             segment = Segment(start, end, text(row["narration"], "narration"), verb, noun, name)
-            found.setdefault(video, (where, []))[1].append(segment)
+            gathered.setdefault(video, (where, []))[1].append(segment)
     records = []
-    for video, (where, segments) in found.items():
+    for video, (where, segments) in gathered.items():
         duration, fps = information.get(video, (None, None))
-        segments.sort(key=lambda s: (s.start, s.end))
-        records.append(VideoRecord(video, video, where, split, duration=duration, fps=fps, segments=tuple(segments)))
-    return coverage.finish(records, videos), coverage
+        records.append(VideoRecord(video, video, where, split, duration=duration, fps=fps, segments=in_time(segments)))
+    return coverage.finish(records, videos)
 
 
 def _video_info(folder: pathlib.Path, coverage: Coverage) -> dict[str, tuple[float, float]]:
     if not (folder / INFO).is_file():
         coverage.notes.add(folder / INFO, "no durations and frame rates")
         return {}
-    found = {}
+    information = {}
     for where, row in csv_rows(folder / INFO, ("video_id", "duration", "fps"), coverage):
         with coverage.entry(where):
-            fps = number(row["fps"], "fps")
-            if fps <= 0:
-                raise BadRow("the frame rate is not positive", f"{fps:g}")
-            found[row["video_id"]] = duration_of(row["duration"]), fps
-    return found
+            fps = positive(row["fps"], "fps", "the frame rate")
+            information[row["video_id"]] = duration_of(row["duration"]), fps
+    return information
 
 
 def rasterise(segments: tuple[Segment, ...], rows: int, rate: float, columns: int, *, noun: bool = False) -> np.ndarray:

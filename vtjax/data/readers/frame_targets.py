@@ -1,4 +1,4 @@
-"""Target folders of LSTR, TeSTra, MAT and MiniROAD: <root>/target_perframe/<video>.npy [T, C] (ovoad.md 8.5).
+"""Target folders of LSTR, TeSTra, MAT and MiniROAD: <root>/target_perframe/<video>.npy [T, C].
 
 EPIC-KITCHENS also has verb_perframe and noun_perframe. data_info.json (or MiniROAD's video_list.json) names classes and
 sessions. Its `fps` is one number for all videos, which THUMOS14's files do not keep, so the rate of each video comes
@@ -7,32 +7,31 @@ from `rates` or from its duration, and is None where neither is known.
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 
 from vtjax.data.readers.class_lists import data_info
-from vtjax.data.readers.coverage import BadRow, Coverage
-from vtjax.data.readers.rows import duration_of, number
+from vtjax.data.readers.coverage import BadRow, Coverage, Place, Records, Videos
+from vtjax.data.readers.rows import duration_of, positive
 from vtjax.data.video_records import VideoRecord
 from vtjax.errors import VtjaxError, nearest
 from vtjax.evals.frame_targets import FrameTargets
 
 
 def read(
-    folder: str | os.PathLike,
+    folder: Place,
     *,
     dataset: str,
-    info: str | os.PathLike,
+    info: Place,
     split: str = "test",
-    videos: object | None = None,
+    videos: Videos = None,
     kind: str = "target_perframe",
     classes: tuple[str, ...] | None = None,
     rates: Mapping[str, float] | None = None,
     durations: Mapping[str, float] | None = None,
-) -> tuple[list[VideoRecord], Coverage]:
+) -> Records:
     """Reads <folder>/<kind>/<video>.npy of the sessions of one split ("train" or "test").
 
     dataset, info: the entry of data_info.json or video_list.json. classes: names of the columns where `kind` is not
@@ -64,7 +63,7 @@ def read(
             coverage.rows += len(targets)
             coverage.rows_used += len(targets)
             records.append(VideoRecord(video, video, str(path), split, duration=duration, targets=frames))
-    return coverage.finish(records, videos), coverage
+    return coverage.finish(records, videos)
 
 
 def _load(path: pathlib.Path, columns: int) -> np.ndarray:
@@ -87,8 +86,5 @@ def _load(path: pathlib.Path, columns: int) -> np.ndarray:
 
 def _rate(rows: int, video: str, rates: Mapping[str, float] | None, duration: float | None) -> float | None:
     if rates and video in rates:
-        rate = number(rates[video], "the rate")
-        if rate <= 0:
-            raise BadRow("the rate is not positive", f"{rate:g}")
-        return rate
+        return positive(rates[video], "the rate", "the rate")
     return rows / duration if duration else None

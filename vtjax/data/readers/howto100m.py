@@ -1,4 +1,4 @@
-"""HowTo100M: speech of 1.2 M videos, as released and as the sentences of TAN (mptva.md 9.1, 9.2).
+"""HowTo100M: speech of 1.2 M videos, as released and as the sentences of TAN.
 
 Speech: one JSON {video: {"text": [], "start": [], "end": []}} (raw_caption.json, caption.json,
 sentencified_htm_370k.json, sentencified_htm_1200k.json), or a folder of {video}.csv with the columns start, end, text.
@@ -8,14 +8,13 @@ HowTo100M_v1.csv beside it gives the category, htm_vlen.csv (video, seconds) the
 from __future__ import annotations
 
 import csv
-import os
 import pathlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 
-from vtjax.data.readers.coverage import BadRow, Coverage
+from vtjax.data.readers.coverage import BadRow, Coverage, Place, Records, Videos
 from vtjax.data.readers.json_stream import json_entries
-from vtjax.data.readers.leakage import refuse
-from vtjax.data.readers.rows import csv_rows, duration_of, field, listed, number, text, text_lines
+from vtjax.data.readers.leakage import Exclude, refuse
+from vtjax.data.readers.rows import csv_rows, duration_of, field, listed, number, text
 from vtjax.data.video_records import Narration, VideoRecord
 from vtjax.errors import VtjaxError
 
@@ -24,38 +23,28 @@ INDEX, LENGTHS = "HowTo100M_v1.csv", "htm_vlen.csv"
 
 
 def read(
-    folder: str | os.PathLike,
+    folder: Place,
     *,
     split: str = "train",
-    videos: object | None = None,
+    videos: Videos = None,
     captions: str | None = None,
     ids: Collection[str] | None = None,
     categories: Collection[str] = (),
-    exclude: Mapping[str, str] | None = None,
-) -> tuple[list[VideoRecord], Coverage]:
-    """Reads every wanted video; see `iterate` for the arguments and for one video at a time."""
-    coverage = Coverage(split, "videos", "sentences")
-    records = list(iterate(folder, coverage, captions=captions, ids=ids, categories=categories, exclude=exclude))
-    return coverage.finish(records, videos), coverage
+    exclude: Exclude = None,
+) -> Records:
+    """Reads the wanted videos with their sentences.
 
+    Args:
+      captions: name of the speech file or folder inside `folder`, by default the first of FILES, else the CSV files.
+      ids: the wanted videos (of htm370k_vids.txt, say: `rows.id_list`).
+      categories: of the index, such as "Food and Entertaining".
+      exclude: evaluation videos by `leakage.evaluation_ids`, never given and counted by reason.
 
-def iterate(
-    folder: str | os.PathLike,
-    coverage: Coverage,
-    *,
-    captions: str | None = None,
-    ids: Collection[str] | None = None,
-    categories: Collection[str] = (),
-    exclude: Mapping[str, str] | None = None,
-) -> Iterator[VideoRecord]:
-    """Yields the videos with their sentences, one at a time.
-
-    captions: name of the speech file or folder inside `folder`, by default the first of FILES, else the CSV files.
-    ids: the wanted videos (of htm370k_vids.txt, say: `id_list`). categories: of the index, such as "Food and
-    Entertaining". exclude: evaluation videos by `leakage.evaluation_ids`, never yielded and counted by reason.
-    Raises VtjaxError when a file is missing or is not of the layout.
+    Raises:
+      VtjaxError: a file is missing or is not of the layout.
     """
     folder = pathlib.Path(folder)
+    coverage = Coverage(split, "videos", "sentences")
     root = folder.parent if folder.is_file() else folder
     index = _index(root, coverage)
     if categories and not index:
@@ -67,25 +56,18 @@ def iterate(
     if exclude is None:
         remedy = "leakage.evaluation_ids, or --exclude of vtjax.prepare"
         coverage.notes.add(remedy, "no evaluation videos were taken out, as training needs")
+    records = []
     for where, video, entry in _speech(folder, captions, ids):
-        if ids is not None and video not in ids:
-            continue
         category = index.get(video, "")
-        if categories and category not in categories:
+        if (ids is not None and video not in ids) or (categories and category not in categories):
             continue
-        if refuse(video, where, exclude, coverage):
+        if refuse(video, where, exclude, coverage.problems):
             continue
         sentences = tuple(_sentences(where, entry, coverage))
         if sentences:
-            duration = durations.get(video)
-            yield VideoRecord(
-                video, video, where, coverage.split, duration=duration, class_name=category, narrations=sentences
-            )
-
-
-def id_list(path: str | os.PathLike) -> list[str]:
-    """Video ids of a text file, one a line (htm370k_vids.txt, htm_holdout_vid.txt); further columns are ignored."""
-    return [line.replace(",", " ").split()[0] for _, line in text_lines(path)]
+            more = {"duration": durations.get(video), "class_name": category, "narrations": sentences}
+            records.append(VideoRecord(video, video, where, coverage.split, **more))
+    return coverage.finish(records, videos)
 
 
 def _speech(folder: pathlib.Path, captions: str | None, ids: set[str] | None) -> Iterator[tuple[str, str, object]]:
@@ -106,22 +88,18 @@ def _speech(folder: pathlib.Path, captions: str | None, ids: set[str] | None) ->
 
 
 def _sentences(where: str, entry: object, coverage: Coverage) -> list[Narration]:
-    found = []
     if isinstance(entry, pathlib.Path):
-        for line, row in csv_rows(entry, ("start", "end", "text"), coverage):
-            with coverage.row(line):
-                found.append(_sentence(row["start"], row["end"], row["text"]))
-        return found
+        rows = csv_rows(entry, ("start", "end", "text"), coverage)
+        return coverage.row_entries(rows, lambda _, row: _sentence(row["start"], row["end"], row["text"]))
+    sentences = []
     with coverage.entry(where):
-        columns = [listed(field(entry, name), name) for name in ("start", "end", "text")]
+        columns = [field(entry, name, listed) for name in ("start", "end", "text")]
         if len({len(column) for column in columns}) != 1:
             raise BadRow("text, start and end differ in length", "/".join(str(len(c)) for c in columns))
-        for position, (start, end, words) in enumerate(zip(*columns, strict=True)):
-            with coverage.row(f"{where} sentence {position}"):
-                found.append(_sentence(start, end, words))
-        if not found:
+        sentences = coverage.parts(where, "sentence", zip(*columns, strict=True), lambda item: _sentence(*item))
+        if not sentences:
             raise BadRow("no usable sentence")
-    return found
+    return sentences
 
 
 def _sentence(start: object, end: object, words: object) -> Narration:

@@ -1,4 +1,4 @@
-"""HT-Step: steps of wikiHow articles in HowTo100M videos (mptva.md 7.1, 9.4).
+"""HT-Step: steps of wikiHow articles in HowTo100M videos.
 
 annotations.json: {video: {"subset", "activity", "variation", "duration", "annotations":
 [{"id", "segment", "partial"}]}};
@@ -8,12 +8,11 @@ video_splits.json: {split: [video]}. Steps are told apart by id, since headlines
 
 from __future__ import annotations
 
-import os
 import pathlib
 
-from vtjax.data.readers.coverage import BadRow, Coverage
+from vtjax.data.readers.coverage import BadRow, Coverage, Place, Records, Videos
 from vtjax.data.readers.json_stream import json_entries, read_json
-from vtjax.data.readers.rows import csv_rows, duration_of, field, find_file, integer, is_names, listed, span, text
+from vtjax.data.readers.rows import csv_rows, duration_of, field, find_file, integer, is_names, listed, span_of, text
 from vtjax.data.video_records import Segment, Step, StepScript, VideoRecord
 from vtjax.errors import VtjaxError, nearest
 
@@ -21,30 +20,27 @@ COLUMNS = ("global_step_index", "activity", "step_index", "variation", "variatio
 MATCHES = ("Full Match", "Partial Match")
 
 
-def articles(folder: str | os.PathLike, coverage: Coverage | None = None) -> dict[tuple[str, str], StepScript]:
-    """Every article of taxonomy.csv by (activity, variation), its steps in the order of the file."""
-    coverage = Coverage("taxonomy", "videos", "steps") if coverage is None else coverage
+def articles(folder: Place) -> dict[tuple[str, str], StepScript]:
+    """Reads every article of taxonomy.csv by (activity, variation), its steps in the order of the file."""
+    coverage = Coverage("taxonomy", "videos", "steps")
     path = find_file(folder, ("taxonomy.csv",))
     steps: dict[tuple[str, str], list[Step]] = {}
-    seen: set[int] = set()
+    ids: set[int] = set()
     for where, row in csv_rows(path, COLUMNS, coverage):
         with coverage.row(where):
-            step = Step(
-                integer(row["global_step_index"], "global_step_index"),
-                text(row["headline"], "headline"),
-                row["paragraph"].strip(),
-            )
-            if step.id in seen:
-                raise BadRow("global_step_index is listed twice", f"{step.id}")
-            seen.add(step.id)
+            number = integer(row["global_step_index"], "global_step_index")
+            step = Step(number, text(row["headline"], "headline"), row["paragraph"].strip())
+            if number in ids:
+                raise BadRow("global_step_index is listed twice", f"{number}")
+            ids.add(number)
             steps.setdefault((text(row["activity"], "activity"), row["variation"].strip()), []).append(step)
     return {
-        key: StepScript(f"{key[0]} ({key[1]})" if key[1] != "none" else key[0], key[0], tuple(found))
-        for key, found in steps.items()
+        key: StepScript(f"{key[0]} ({key[1]})" if key[1] != "none" else key[0], key[0], tuple(of))
+        for key, of in steps.items()
     }
 
 
-def splits(folder: str | os.PathLike) -> dict[str, list[str]]:
+def splits(folder: Place) -> dict[str, list[str]]:
     """Video ids by split. Raises VtjaxError when two splits share a video."""
     path = find_file(folder, ("video_splits.json",))
     found = read_json(path)
@@ -59,12 +55,8 @@ def splits(folder: str | os.PathLike) -> dict[str, list[str]]:
 
 
 def read(
-    folder: str | os.PathLike,
-    *,
-    split: str = "val_seen",
-    videos: object | None = None,
-    annotations: str | None = None,
-) -> tuple[list[VideoRecord], Coverage]:
+    folder: Place, *, split: str = "val_seen", videos: Videos = None, annotations: str | None = None
+) -> Records:
     """Reads the annotated videos of one split.
 
     script: the whole article that the video is matched with, steps that do not occur included; Segment.label is the
@@ -78,43 +70,37 @@ def read(
     scripts = articles(folder)
     of_step = {step.id: key for key, script in scripts.items() for step in script.steps}
     path = folder / annotations if annotations else find_file(folder, ("annotations.json", "*annotations*.json"))
-    records = []
     members = set(known[split])
     coverage.listed = len(members)
-    for where, video, entry in json_entries(path):
-        with coverage.entry(where):
-            if field(entry, "subset") != split:
-                continue
-            if video not in members:
-                raise BadRow("annotated, but video_splits.json lists it in another split or not at all")
-            duration = duration_of(field(entry, "duration"))
-            segments = _segments(where, entry, duration, scripts, of_step, coverage)
-            script = scripts[_article(entry, segments, scripts, of_step)]
-            records.append(
-                VideoRecord(video, video, where, split, duration=duration, script=script, segments=segments)
-            )
-    return coverage.finish(records, videos), coverage
 
+    def annotated(where: str, video: str, entry: object) -> VideoRecord | None:
+        if field(entry, "subset") != split:
+            return None
+        if video not in members:
+            raise BadRow("annotated, but video_splits.json lists it in another split or not at all")
+        duration = field(entry, "duration", duration_of)
 
-def _segments(where, entry, duration, scripts, of_step, coverage) -> tuple[Segment, ...]:
-    segments = []
-    for position, item in enumerate(listed(field(entry, "annotations"), "annotations")):
-        with coverage.row(f"{where} segment {position}"):
-            step = integer(field(item, "id"), "id")
+        def segment(item: object) -> Segment:
+            step = field(item, "id", integer)
             if step not in of_step or of_step[step][0] != entry.get("activity"):
                 raise BadRow("the step is not of the video's activity", f"step {step}")
             match = field(item, "partial")
             if match not in MATCHES:
                 raise BadRow("'partial' is neither 'Full Match' nor 'Partial Match'", repr(match))
-            start, end = span(*listed(field(item, "segment"), "segment", 2), duration, coverage, where)
+            start, end = span_of(field(item, "segment"), "segment", duration, coverage, where)
             script = scripts[of_step[step]]
-            segments.append(Segment(start, end, script.steps[script.index(step)].text, step, tag=match))
-    return tuple(segments)
+            return Segment(start, end, script.steps[script.index(step)].text, step, tag=match)
+
+        segments = tuple(coverage.parts(where, "segment", field(entry, "annotations", listed), segment))
+        script = scripts[_article(entry, segments, scripts, of_step)]
+        return VideoRecord(video, video, where, split, duration=duration, script=script, segments=segments)
+
+    return coverage.finish(coverage.entries(json_entries(path), annotated), videos)
 
 
 def _article(entry, segments, scripts, of_step) -> tuple[str, str]:
     """(activity, variation): as annotated, else that of the steps that occur."""
-    activity = text(field(entry, "activity"), "activity")
+    activity = field(entry, "activity", text)
     variations = {of_step[s.label][1] for s in segments}
     if "variation" in entry:
         variations = {text(entry["variation"], "variation")}

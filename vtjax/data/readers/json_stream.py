@@ -136,18 +136,3 @@ def read_json(path: str | os.PathLike) -> Any:
         raise VtjaxError(f"{path}:{error.lineno}: not JSON: {error.msg} (truncated?)") from None
     except UnicodeDecodeError as error:
         raise VtjaxError(f"{path}: not UTF-8 text: {error.reason}") from None
-
-
-def json_lines(path: str | os.PathLike) -> Iterator[tuple[str, Any]]:
-    """Yields ("file:line", value) of the lines that are not blank; value is the JSONDecodeError of one not JSON."""
-    try:
-        file = open(path, encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        raise VtjaxError(f"{path}: no such file") from None
-    with file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    yield f"{path}:{number}", json.loads(line)
-                except json.JSONDecodeError as error:
-                    yield f"{path}:{number}", error

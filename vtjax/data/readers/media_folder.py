@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 from vtjax.errors import VtjaxError
 
-VIDEO_SUFFIXES = frozenset(".mp4 .webm .avi .mkv .mov .m4v .flv .wmv .mpg .mpeg .3gp .ts .ogv".split())
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp".split())
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".webm", ".avi", ".mkv", ".mov", ".m4v", ".flv", ".wmv", ".mpg", ".mpeg", ".3gp", ".ts", ".ogv")
+)
+IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp"])
 FEATURE_SUFFIXES = frozenset([".npy"])
 SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES | FEATURE_SUFFIXES
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import pathlib
 import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TextIO
 
 from vtjax.data.readers.coverage import BadRow, Coverage
-from vtjax.errors import VtjaxError
+from vtjax.errors import VtjaxError, nearest
 
 # Durations are often whole seconds: ends beyond the video by less than this are rounding and are cut without a note.
 END_TOLERANCE = 0.5
@@ -29,40 +30,44 @@ def find_file(folder: str | os.PathLike, patterns: Sequence[str]) -> pathlib.Pat
     if not folder.is_dir():
         raise VtjaxError(f"{folder}: no such file or folder")
     for pattern in patterns:
-        found = sorted(folder.glob(pattern))
-        if len(found) > 1:
-            names = ", ".join(p.relative_to(folder).as_posix() for p in found[:4])
+        matches = sorted(folder.glob(pattern))
+        if len(matches) > 1:
+            names = ", ".join(p.relative_to(folder).as_posix() for p in matches[:4])
             raise VtjaxError(f"{folder}: several files match {pattern!r} ({names}): name one of them")
-        if found:
-            return found[0]
+        if matches:
+            return matches[0]
     raise VtjaxError(f"{folder}: none of the expected files is there: {', '.join(patterns)}")
+
+
+def _opened(path: str | os.PathLike, **options: str) -> TextIO:
+    try:
+        return open(path, encoding="utf-8-sig", errors="replace", **options)
+    except FileNotFoundError:
+        raise VtjaxError(f"{path}: no such file") from None
 
 
 def text_lines(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
     """Yields ("file:line", line) of the non-blank lines, stripped. Raises VtjaxError when the file is missing."""
-    try:
-        file = open(path, encoding="utf-8-sig", errors="replace")
-    except FileNotFoundError:
-        raise VtjaxError(f"{path}: no such file") from None
-    with file:
+    with _opened(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield f"{path}:{number}", line.strip()
 
 
+def id_list(path: str | os.PathLike) -> list[str]:
+    """Video ids of a text file, one a line (htm370k_vids.txt, htm_holdout_vid.txt); further columns are ignored."""
+    return [line.replace(",", " ").split()[0] for _, line in text_lines(path)]
+
+
 def csv_rows(
-    path: str | os.PathLike, columns: Sequence[str], coverage: Coverage, delimiter: str = ","
+    path: str | os.PathLike, columns: Sequence[str], coverage: Coverage
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yields ("file:line", row) of a table with a header. Raises VtjaxError when a column is missing.
 
     Rows with another number of columns are counted in `coverage` as left out; the others are for the caller to count.
     """
-    try:
-        file = open(path, encoding="utf-8-sig", errors="replace", newline="")
-    except FileNotFoundError:
-        raise VtjaxError(f"{path}: no such file") from None
-    with file:
-        reader = csv.reader(file, delimiter=delimiter)
+    with _opened(path, newline="") as file:
+        reader = csv.reader(file)
         header = [name.strip() for name in next(reader, [])]
         absent = [name for name in columns if name not in header]
         if absent:
@@ -112,20 +117,20 @@ def number(value: Any, name: str) -> float:
     try:
         if isinstance(value, bool):
             raise ValueError
-        found = float(value)
+        result = float(value)
     except (TypeError, ValueError, OverflowError):
         raise BadRow(f"{name} is not a number", repr(value)[:60]) from None
-    if not math.isfinite(found):
+    if not math.isfinite(result):
         raise BadRow(f"{name} is not finite", repr(value)[:60])
-    return found
+    return result
 
 
 def integer(value: Any, name: str) -> int:
     """A whole number, also from text. Raises BadRow."""
-    found = number(value, name)
-    if found != int(found):
+    result = number(value, name)
+    if result != int(result):
         raise BadRow(f"{name} is not a whole number", repr(value)[:60])
-    return int(found)
+    return int(result)
 
 
 def text(value: Any, name: str) -> str:
@@ -158,12 +163,29 @@ def mapping(value: Any, name: str) -> Mapping:
     return value
 
 
-def field(item: Any, key: str) -> Any:
-    """item[key] of a JSON object. Raises BadRow where `item` is no object or has no such key."""
+def field(item: Any, key: str, kind: Callable[[Any, str], Any] | None = None) -> Any:
+    """item[key] of a JSON object, as kind(value, key) where `kind` is given, which is one of the functions above.
+
+    Raises BadRow where `item` is no object or has no such key.
+    """
     value = mapping(item, "the entry")
     if key not in value:
         raise BadRow(f"no {key!r}")
-    return value[key]
+    return value[key] if kind is None else kind(value[key], key)
+
+
+def parsed(line: str) -> Mapping:
+    """The JSON object of a line of a .jsonl file. Raises BadRow."""
+    try:
+        return mapping(json.loads(line), "the row")
+    except json.JSONDecodeError as error:
+        raise BadRow("not JSON", str(error)) from None
+
+
+def known_split(dataset: str, split: str | None, known: Sequence[str | None]) -> None:
+    """Raises VtjaxError where the data set has no such split; None among `known` stands for all."""
+    if split not in known:
+        raise VtjaxError(f"{dataset} has no split {split!r}: {nearest(str(split), filter(None, known))}")
 
 
 def seconds_of(value: Any, name: str) -> float:
@@ -198,9 +220,24 @@ def span(start: Any, end: Any, duration: float | None, coverage: Coverage, where
     return start, end
 
 
-def duration_of(value: Any) -> float:
-    """A positive duration in seconds. Raises BadRow."""
-    found = number(value, "duration")
-    if found <= 0:
-        raise BadRow("the duration is not positive", f"{found:g}")
-    return found
+def span_of(bounds: Any, name: str, duration: float | None, coverage: Coverage, where: object) -> tuple[float, float]:
+    """`span` of a list of two times. Raises BadRow."""
+    return span(*listed(bounds, name, 2), duration, coverage, where)
+
+
+def duration_of(value: Any, name: str = "duration") -> float:
+    """A positive number of seconds. Raises BadRow."""
+    return positive(value, name, "the duration")
+
+
+def positive(value: Any, name: str, called: str) -> float:
+    """A number above 0, `called` so in the report. Raises BadRow."""
+    result = number(value, name)
+    if result <= 0:
+        raise BadRow(f"{called} is not positive", f"{result:g}")
+    return result
+
+
+def in_time(segments: Sequence) -> tuple:
+    """Segments, or captions, in order of start and end."""
+    return tuple(sorted(segments, key=lambda s: (s.start, s.end)))

@@ -1,17 +1,16 @@
-"""TVSeries: 30 everyday actions in 27 episodes (ovoad.md 8.4). GT-{train,val,test}.txt: episode, action, start, end
+"""TVSeries: 30 everyday actions in 27 episodes. GT-{train,val,test}.txt: episode, action, start, end
 with tabs between them, seconds; further columns are not used.
 """
 
 from __future__ import annotations
 
-import os
 import pathlib
 
 from vtjax.data.readers.class_lists import index_of
-from vtjax.data.readers.coverage import BadRow, Coverage
-from vtjax.data.readers.rows import span, text_lines
+from vtjax.data.readers.coverage import BadRow, Coverage, Place, Records, Videos
+from vtjax.data.readers.rows import known_split, span, text_lines
 from vtjax.data.video_records import Segment, VideoRecord
-from vtjax.errors import VtjaxError, nearest
+from vtjax.errors import VtjaxError
 
 CLASSES = (
     "Background", "Pick something up", "Point", "Drink", "Stand up", "Run", "Sit down", "Read", "Smoke", "Drive car",
@@ -25,21 +24,18 @@ TEST = (
 )  # fmt: skip
 
 
-def read(
-    folder: str | os.PathLike, *, split: str | None = None, videos: object | None = None
-) -> tuple[list[VideoRecord], Coverage]:
+def read(folder: Place, *, split: str | None = None, videos: Videos = None) -> Records:
     """Reads every GT*.txt of the folder, or one file. split: "train", "test" (the 7 episodes of LSTR), None for all.
 
     Segment.label is an index into CLASSES, whose 0 is the background.
     """
     folder = pathlib.Path(folder)
-    if split not in (None, "train", "test"):
-        raise VtjaxError(f"TVSeries has no split {split!r}: {nearest(split, ['train', 'test'])}")
+    known_split("TVSeries", split, (None, "train", "test"))
     files = [folder] if folder.is_file() else sorted(folder.glob("GT*.txt"))
     if not files:
         raise VtjaxError(f"{folder}: no file GT-train.txt, GT-val.txt or GT-test.txt")
     coverage = Coverage(split or "all", "episodes", "segments")
-    found: dict[str, tuple[str, list[Segment]]] = {}
+    gathered: dict[str, tuple[str, list[Segment]]] = {}
     for path in files:
         for where, line in text_lines(path):
             episode = line.split("\t", 1)[0].strip()
@@ -51,12 +47,12 @@ def read(
                     raise BadRow("'episode, action, start, end' with tabs is expected", line[:60])
                 start, end = span(cells[2], cells[3], None, coverage, where)
                 segment = Segment(start, end, cells[1], index_of(cells[1], CLASSES))
-                found.setdefault(episode, (where, []))[1].append(segment)
+                gathered.setdefault(episode, (where, []))[1].append(segment)
     records = [
         VideoRecord(
             episode, episode, where, "test" if episode in TEST else "train",
             segments=tuple(sorted(rows, key=lambda s: (s.start, s.end, s.label))),
         )
-        for episode, (where, rows) in found.items()
+        for episode, (where, rows) in gathered.items()
     ]  # fmt: skip
-    return coverage.finish(records, videos), coverage
+    return coverage.finish(records, videos)

@@ -1,4 +1,4 @@
-"""MSVD-QA, MSRVTT-QA and ActivityNet-QA, as Video-ChatGPT's evaluation reads them and as released (pite.md 6.1).
+"""MSVD-QA, MSRVTT-QA and ActivityNet-QA, as Video-ChatGPT's evaluation reads them and as released.
 
 Two files: test_q.json [{"video_name", "question", "question_id"}] and test_a.json [{"answer", "type", "question_id"}],
 aligned by position. One file: [{"question", "answer", "video_id", "id"}], the videos being "vid{n}" of MSVD and
@@ -8,10 +8,9 @@ aligned by position. One file: [{"question", "answer", "video_id", "id"}], the v
 from __future__ import annotations
 
 import itertools
-import os
 import pathlib
 
-from vtjax.data.readers.coverage import BadRow, Coverage
+from vtjax.data.readers.coverage import BadRow, Coverage, Place, Records, Videos
 from vtjax.data.readers.json_stream import json_entries
 from vtjax.data.readers.media_folder import stem
 from vtjax.data.readers.rows import field, find_file, number, text
@@ -22,9 +21,7 @@ PUBLISHED = {"msvd": 13157, "msrvtt": 72821, "activitynet": 8000}  # test questi
 _NAMES = {"msvd": "vid{}", "msrvtt": "video{}"}
 
 
-def read(
-    folder: str | os.PathLike, *, split: str = "test", videos: object | None = None, dataset: str = ""
-) -> tuple[list[VideoRecord], Coverage]:
+def read(folder: Place, *, split: str = "test", videos: Videos = None, dataset: str = "") -> Records:
     """Reads {split}_q.json with {split}_a.json, or {split}_qa.json / {split}.json, of a folder; or one file of both.
 
     One record per video with all its questions. dataset: "msvd", "msrvtt" or "activitynet" names the videos that the
@@ -34,42 +31,38 @@ def read(
     if dataset not in ("", *PUBLISHED):
         raise VtjaxError(f"unknown data set {dataset!r}: msvd, msrvtt or activitynet")
     coverage = Coverage(split, "videos", "questions")
-    found: dict[str, tuple[str, list[Question]]] = {}
-    questions = [] if folder.is_file() else sorted(folder.glob(f"*{split}_q.json"))
-    if len(questions) == 1:
-        answers = questions[0].with_name(questions[0].name.replace("_q.json", "_a.json"))
-        pairs = itertools.zip_longest(json_entries(questions[0]), json_entries(answers))
-        for question, answer in pairs:
-            where = (question or answer)[0]
-            with coverage.row(where):
-                if question is None or answer is None:
-                    raise BadRow("a question without an answer, or the reverse")
-                name, item = _pair(question[2], answer[2])
-                found.setdefault(name, (where, []))[1].append(item)
+    listed = [] if folder.is_file() else sorted(folder.glob(f"*{split}_q.json"))
+    if len(listed) == 1:
+        answers = listed[0].with_name(listed[0].name.replace("_q.json", "_a.json"))
+        pairs = itertools.zip_longest(json_entries(listed[0]), json_entries(answers))
+        rows = (((question or answer)[0], question, answer) for question, answer in pairs)
+        questions = coverage.row_entries(rows, _pair)
     else:
-        path = find_file(folder, (f"*{split}_qa.json", f"*{split}.json"))
-        for where, key, entry in json_entries(path):
-            with coverage.row(where):
-                name, item = _single(entry, key, dataset)
-                found.setdefault(name, (where, []))[1].append(item)
+        entries = json_entries(find_file(folder, (f"*{split}_qa.json", f"*{split}.json")))
+        questions = coverage.row_entries(entries, lambda *entry: _single(*entry, dataset))
+    gathered: dict[str, tuple[str, list[Question]]] = {}
+    for where, name, item in questions:
+        gathered.setdefault(name, (where, []))[1].append(item)
     if split == "test" and dataset and coverage.rows != PUBLISHED[dataset]:
         coverage.notes.add(f"{coverage.rows} of {PUBLISHED[dataset]}", "not the published number of test questions")
-    records = [VideoRecord(name, name, where, split, questions=tuple(items)) for name, (where, items) in found.items()]
-    return coverage.finish(records, videos), coverage
+    records = [VideoRecord(name, name, where, split, questions=tuple(q)) for name, (where, q) in gathered.items()]
+    return coverage.finish(records, videos)
 
 
-def _pair(question: object, answer: object) -> tuple[str, Question]:
+def _pair(where: str, question: tuple | None, answer: tuple | None) -> tuple[str, str, Question]:
+    if question is None or answer is None:
+        raise BadRow("a question without an answer, or the reverse")
+    question, answer = question[2], answer[2]
     identity = str(field(question, "question_id"))
     if str(field(answer, "question_id")) != identity:
         raise BadRow("question and answer at one position differ in id", f"{identity}, {answer['question_id']}")
     kind = answer.get("type")
-    words = text(field(question, "question"), "question"), _answer(field(answer, "answer"))
-    return stem(text(field(question, "video_name"), "video_name")), Question(
-        identity, *words, "" if kind is None else str(kind)
-    )
+    words = field(question, "question", text), _answer(field(answer, "answer"))
+    name = stem(field(question, "video_name", text))
+    return where, name, Question(identity, *words, "" if kind is None else str(kind))
 
 
-def _single(entry: object, key: str, dataset: str) -> tuple[str, Question]:
+def _single(where: str, key: str, entry: object, dataset: str) -> tuple[str, str, Question]:
     video = entry.get("video_name", entry.get("video", entry.get("video_id"))) if isinstance(entry, dict) else None
     if video is None:
         raise BadRow("no 'video_name', 'video' or 'video_id'")
@@ -78,8 +71,8 @@ def _single(entry: object, key: str, dataset: str) -> tuple[str, Question]:
     else:
         name = stem(text(video, "the video"))
     identity = str(entry.get("question_id", entry.get("id", key)))
-    words = text(field(entry, "question"), "question"), _answer(field(entry, "answer"))
-    return name, Question(identity, *words, str(entry.get("type", "")))
+    words = field(entry, "question", text), _answer(field(entry, "answer"))
+    return where, name, Question(identity, *words, str(entry.get("type", "")))
 
 
 def _answer(value: object) -> str:

@@ -8,13 +8,14 @@ first number of `seg_prompt`, about the duration except for a few videos.
 
 from __future__ import annotations
 
-import os
+import itertools
 import re
+from collections.abc import Callable, Iterable
 
-from vtjax.data.readers.coverage import BadRow, Coverage
+from vtjax.data.readers.coverage import BadRow, Coverage, Place, Records, Videos
 from vtjax.data.readers.json_stream import MissingKey, json_entries
 from vtjax.data.readers.media_folder import stem
-from vtjax.data.readers.rows import duration_of, field, find_file, integer, listed, span, text
+from vtjax.data.readers.rows import duration_of, field, find_file, integer, listed, span_of, text
 from vtjax.data.video_records import Narration, Segment, Step, StepScript, VideoRecord
 
 FILES = ("youcookii_annotations_trainval.json", "*annotations*.json", "asr_and_steps*.json")
@@ -24,74 +25,70 @@ _SPOKEN = re.compile(r"<time_token_(\d+)>\s*<time_token_(\d+)>([^<]*)")
 _SAME_CLOCK = 2.0
 
 
-def read(
-    folder: str | os.PathLike, *, split: str | None = None, videos: object | None = None
-) -> tuple[list[VideoRecord], Coverage]:
+def read(folder: Place, *, split: str | None = None, videos: Videos = None) -> Records:
     """Reads either layout, told apart by its top-level key. split: "training", "validation", None for all.
 
     script: the video's own steps in order of time. Segment.label is the position in it.
     """
     path = find_file(folder, FILES)
     coverage = Coverage(split or "all", "videos", "segments")
-    records = []
     try:
         entries, build = json_entries(path, "database"), _official
         first = next(entries, None)
     except MissingKey:
         entries, build = json_entries(path, "annotations"), _with_speech
         first = next(entries, None)
-    while first is not None:
-        where, key, entry = first
-        with coverage.entry(where):
-            record = build(where, key, entry, coverage)
-            if split in (None, record.split):
-                records.append(record)
-        first = next(entries, None)
-    return coverage.finish(records, videos), coverage
+
+    def wanted(*entry: object) -> VideoRecord | None:
+        record = build(*entry, coverage)
+        return record if split in (None, record.split) else None
+
+    return coverage.finish(coverage.entries(itertools.chain([first] if first else [], entries), wanted), videos)
 
 
 def _official(where: str, video: str, entry: object, coverage: Coverage) -> VideoRecord:
-    duration = duration_of(field(entry, "duration"))
-    found = []
-    for position, item in enumerate(listed(field(entry, "annotations"), "annotations")):
-        with coverage.row(f"{where} segment {position}"):
-            start, end = span(*listed(field(item, "segment"), "segment", 2), duration, coverage, where)
-            found.append((start, end, text(field(item, "sentence"), "sentence")))
-    if not found:
-        raise BadRow("no usable segment")
+    duration = field(entry, "duration", duration_of)
+    items = field(entry, "annotations", listed)
+    segments = _segments(where, items, lambda i: (field(i, "segment"), field(i, "sentence")), duration, coverage)
     recipe = str(entry.get("recipe_type", ""))
-    return _record(where, video, text(field(entry, "subset"), "subset"), duration, found, (), recipe)
+    return _record(where, video, field(entry, "subset", text), duration, segments, (), recipe)
+
+
+def _segments(where: str, items: Iterable, parts: Callable, duration: float, coverage: Coverage) -> list[tuple]:
+    """(start, end, words) of the usable items; parts(item) -> (bounds, words)."""
+
+    def segment(item: object) -> tuple[float, float, str]:
+        bounds, words = parts(item)
+        return *span_of(bounds, "segment", duration, coverage, where), text(words, "sentence")
+
+    segments = coverage.parts(where, "segment", items, segment)
+    if not segments:
+        raise BadRow("no usable segment")
+    return segments
 
 
 def _with_speech(where: str, _: str, entry: object, coverage: Coverage) -> VideoRecord:
-    video = stem(text(field(entry, "image_id"), "image_id"))
-    duration = duration_of(field(entry, "duration"))
-    segments = listed(field(entry, "segments"), "segments")
-    sentences = _SPOKEN.findall(text(field(entry, "caption"), "caption"))
-    if len(segments) != len(sentences):
-        raise BadRow("'segments' and 'caption' differ in length", f"{len(segments)} and {len(sentences)}")
-    found = []
-    for position, (bounds, (_, _, words)) in enumerate(zip(segments, sentences, strict=True)):
-        with coverage.row(f"{where} segment {position}"):
-            start, end = span(*listed(bounds, "segment", 2), duration, coverage, where)
-            found.append((start, end, text(words, "sentence")))
-    if not found:
-        raise BadRow("no usable segment")
-    scale = integer(text(field(entry, "seg_prompt"), "seg_prompt").partition(";")[0], "the scale in seg_prompt")
+    video = stem(field(entry, "image_id", text))
+    duration = field(entry, "duration", duration_of)
+    bounds, sentences = field(entry, "segments", listed), _SPOKEN.findall(field(entry, "caption", text))
+    if len(bounds) != len(sentences):
+        raise BadRow("'segments' and 'caption' differ in length", f"{len(bounds)} and {len(sentences)}")
+    items = zip(bounds, sentences, strict=True)
+    segments = _segments(where, items, lambda pair: (pair[0], pair[1][2]), duration, coverage)
+    scale = integer(field(entry, "seg_prompt", text).partition(";")[0], "the scale in seg_prompt")
     if abs(scale - duration) > _SAME_CLOCK:
-        coverage.notes.add(
-            f"{where} ({video}): {scale} s instead of {duration:g} s", "the time tokens are scaled by another duration"
-        )
+        scales = f"{scale} s instead of {duration:g} s"
+        coverage.notes.add(f"{where} ({video}): {scales}", "the time tokens are scaled by another duration")
     spoken = field(entry, "asr_text")
     narrations = _narrations(where, spoken if isinstance(spoken, str) else "", scale, duration, coverage)
     if not narrations:
         coverage.notes.add(f"{where} ({video})", "the video has no speech")
-    return _record(where, video, "validation", duration, found, narrations, "")
+    return _record(where, video, "validation", duration, segments, narrations, "")
 
 
 def _narrations(where: str, spoken: str, scale: int, duration: float, coverage: Coverage) -> tuple[Narration, ...]:
     """Sentences with the shortest interval that surely holds them: a token covers scale / 99 seconds."""
-    found = []
+    narrations = []
     for begin, end, words in _SPOKEN.findall(spoken):
         if not words.strip():
             continue
@@ -99,14 +96,14 @@ def _narrations(where: str, spoken: str, scale: int, duration: float, coverage: 
         if int(end) < int(begin) or int(end) > TOKENS:
             coverage.problems.add(f"{where}: tokens {begin} {end}", "the time tokens of a sentence are out of order")
             continue
-        found.append(Narration(start, stop, words.strip()))
-    return tuple(found)
+        narrations.append(Narration(start, stop, words.strip()))
+    return tuple(narrations)
 
 
-def _record(where, video, split, duration, found, narrations, recipe) -> VideoRecord:
-    found = sorted(found)
-    script = StepScript(video, recipe, tuple(Step(i, words) for i, (_, _, words) in enumerate(found)))
-    segments = tuple(Segment(start, end, words, i) for i, (start, end, words) in enumerate(found))
+def _record(where, video, split, duration, steps, narrations, recipe) -> VideoRecord:
+    steps = sorted(steps)
+    script = StepScript(video, recipe, tuple(Step(i, words) for i, (_, _, words) in enumerate(steps)))
+    segments = tuple(Segment(start, end, words, i) for i, (start, end, words) in enumerate(steps))
     return VideoRecord(
         video, video, where, split, duration=duration, class_name=recipe, script=script, segments=segments,
         narrations=narrations,

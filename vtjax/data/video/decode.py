@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -186,8 +187,8 @@ class VideoReader:
         Raises VtjaxError where the indices do not rise or the video does not have them, VideoError as `frames` does.
         """
         targets = [int(i) for i in indices]
-        rising = all(a < b for a, b in zip(targets, targets[1:]))
-        if targets and not (rising and 0 <= targets[0] and targets[-1] < len(self)):
+        rising = all(a < b for a, b in itertools.pairwise(targets))
+        if targets and not (rising and targets[0] >= 0 and targets[-1] < len(self)):
             what = f"frames {targets[:5]}... were asked for"
             raise VtjaxError(f"{self.path}: {what}; rising indices below {len(self)} are expected")
         self._wanted = frozenset(int(self.index.pts[t]) for t in targets)

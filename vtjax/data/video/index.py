@@ -16,10 +16,10 @@ import numpy as np
 from vtjax.data.video.container import VideoError, reasons
 from vtjax.data.video.excerpt import nearest_in
 
-_ONE_PACKET_ONE_FRAME = frozenset(
-    "h264 hevc vp9 libvpx-vp9 av1 libdav1d mjpeg ffv1 png prores dnxhd mpeg4 msmpeg4v3 msmpeg4v2 h263 flv mpeg1video "
-    "mpeg2video rawvideo huffyuv ffvhuff".split()
-)
+_ONE_PACKET_ONE_FRAME = frozenset((
+    "h264", "hevc", "vp9", "libvpx-vp9", "av1", "libdav1d", "mjpeg", "ffv1", "png", "prores", "dnxhd", "mpeg4",
+    "msmpeg4v3", "msmpeg4v2", "h263", "flv", "mpeg1video", "mpeg2video", "rawvideo", "huffyuv", "ffvhuff",
+))  # fmt: skip
 _MPEG4 = ("mpeg4", "msmpeg4v3", "msmpeg4v2", "h263", "flv")
 _NO_PICTURE = 16  # bytes: smaller packets of MPEG-4 stand for "nothing new" and give no frame
 _HAS_DURATION = ("matroska", "mov", "avi", "flv")  # containers that say their duration

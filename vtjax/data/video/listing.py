@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vtjax.data.readers import video_reader
-from vtjax.data.readers.coverage import Coverage
-from vtjax.data.readers.howto100m import id_list
-from vtjax.data.readers.leakage import evaluation_ids, remove_evaluation_videos
 from vtjax.data.video.items import read_items
 from vtjax.data.video_records import VideoRecord
 from vtjax.errors import Problems, VtjaxError, nearest
@@ -55,7 +51,7 @@ def published(
     Raises:
       VtjaxError: unknown data set, what its reader does not take or lacks, or files that are not its own.
     """
-    read = video_reader(name).read
+    read = video_reader(name)
     takes = inspect.signature(read).parameters
     if classes and "classes" not in takes:
         raise VtjaxError(f"--classes={classes}: {name} has its own classes")
@@ -75,7 +71,7 @@ def published(
 def _option(text: str, takes: Mapping[str, inspect.Parameter], dataset: str) -> tuple[str, Any]:
     """A "name=value" as the reader's parameter, its value a whole number, a truth value or text as the default is."""
     name, equals, value = text.partition("=")
-    of_flags = ("folder", "split", "videos", "classes")
+    of_flags = ("folder", "split", "videos", "classes", "exclude")
     plain = {key: p for key, p in takes.items() if key not in of_flags and not _TABLES.search(str(p.annotation))}
     if not equals or name not in plain:
         raise VtjaxError(f"--option={text}: name=value for {dataset} is expected; {nearest(name, plain)}")
@@ -96,32 +92,3 @@ def class_names(records: Sequence[VideoRecord]) -> tuple[str, ...]:
     names = {r.label: r.class_name for r in records if r.label >= 0}
     names |= {s.label: s.text for r in records for s in r.segments if s.label >= 0}
     return tuple(names.get(i, "") for i in range(max(names, default=-1) + 1))
-
-
-def evaluation_videos(sets: Sequence[str | os.PathLike]) -> dict[str, str]:
-    """Videos of evaluation sets with the names of the sets that hold them (readers/leakage.py).
-
-    sets: folders of HT-Step (video_splits.json), files of HTM-Align (.json), or text files with an id a line.
-
-    Raises:
-      VtjaxError: none of these.
-    """
-    found: dict[str, str] = {}
-    for place in map(pathlib.Path, sets):
-        if place.is_dir() or place.name == "video_splits.json":
-            more = evaluation_ids(ht_step=place if place.is_dir() else place.parent)
-        elif place.suffix == ".json":
-            more = evaluation_ids(htm_align=place)
-        else:
-            more = evaluation_ids(**{place.name: id_list(place)})
-        for video, names in more.items():
-            found[video] = f"{found[video]}, {names}" if video in found else names
-    return found
-
-
-def without(records: Sequence[VideoRecord], exclude: Mapping[str, str], problems: Problems) -> list[VideoRecord]:
-    """The records of other videos than these; the records of these are counted among the problems."""
-    coverage = Coverage("")
-    kept = remove_evaluation_videos(records, exclude, coverage)
-    problems.items += coverage.problems.items
-    return kept

@@ -20,9 +20,10 @@ import sys
 import time
 from collections.abc import Sequence
 
+from vtjax.data.readers.leakage import evaluation_ids, without
 from vtjax.data.video.chunks import CODECS, DTYPES
 from vtjax.data.video.items import UNITS
-from vtjax.data.video.listing import evaluation_videos, own_videos, published, without
+from vtjax.data.video.listing import own_videos, published
 from vtjax.data.video.plan import begin, finish, make_plan
 from vtjax.data.video.shards import FITS, Making
 from vtjax.data.video.towers import NAMED
@@ -204,7 +205,7 @@ def prepare(options: Options, videos: Sequence[VideoRecord] | None = None, class
 
 def _listed(options: Options, problems: Problems, notes: Problems) -> tuple[Sequence[VideoRecord], Sequence[str]]:
     same = {"videos": options.videos, "classes": options.classes}
-    exclude = evaluation_videos(options.exclude)
+    exclude = evaluation_ids(options.exclude)
     own = {"unit": options.unit, "label_from_folder": options.label_from_folder}
     published_only = {"split": options.split, "option": options.option}
     for name, value in (own if options.dataset else published_only).items():
