@@ -76,7 +76,7 @@ def test_equal_items_are_encoded_once_and_have_equal_rows():
 
 @pytest.mark.parametrize("encoded", [np.zeros((3, 2)), np.float32(1)])
 def test_a_row_too_many_is_refused(encoded):
-    with pytest.raises(VtjaxError, match="encoding 2 items must give as many rows, got shape"):
+    with pytest.raises(VtjaxError, match="encoding 2 items must give a row or one number each, got"):
         embed.embed_distinct(["a", "b", "a"], lambda texts: encoded)
 
 

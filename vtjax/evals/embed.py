@@ -94,7 +94,7 @@ def embed_distinct(items: Sequence[Hashable], encode: Callable[[list[Any]], Any]
     def take(encoded):
         encoded = np.asarray(encoded)
         if encoded.shape[:1] != (len(places),):
-            raise VtjaxError(f"encoding {len(places)} items must give as many rows, got shape {list(encoded.shape)}")
+            raise VtjaxError(f"encoding {len(places)} items must give a row or one number each, got {list(encoded.shape)}")
         return encoded[rows]
 
     return jax.tree.map(take, encode(list(places)))

@@ -94,7 +94,7 @@ def format_table(results: Sequence[Result]) -> str:
         widths = [max(len(line[c]) for line in lines) for c in range(len(lines[0]))]
         text = []
         for index, line in enumerate(lines):
-            cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+            cells = (cell.rjust(widths[c]) if c else cell.ljust(widths[c]) for c, cell in enumerate(line))
             text.append("  ".join(cells).rstrip())
             if index == 0:
                 text.append("-" * (sum(widths) + 2 * (len(widths) - 1)))

@@ -15,14 +15,16 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.optimize
 import scipy.sparse
+import scipy.sparse.linalg
+import scipy.special
 
 from vtjax.errors import VtjaxError
 from vtjax.methods.car.orders import OrderItem, choose_orders, wrong_orders
 
 _WORD = re.compile(r"[a-z0-9]+|[.,;]")
 _PAIRS_KEPT = 200_000
-_NEWTON_STEPS, _CG_ROUNDS = 50, 500  # about 8 and 50 are needed
 
 
 def words_of(text: str) -> list[str]:
@@ -61,8 +63,8 @@ class NGramPrior:
             probability = 0.0
             for length in range(1, n + 1):
                 gram = tuple(tokens[end - length : end])
-                seen = self.contexts[length - 1][gram[:-1]]
-                probability += (self.counts[length - 1][gram] + self.k) / (seen + self.k * self.vocabulary)
+                context = self.contexts[length - 1][gram[:-1]]
+                probability += (self.counts[length - 1][gram] + self.k) / (context + self.k * self.vocabulary)
             total += math.log(probability / n)
         return total
 
@@ -172,58 +174,27 @@ def order_gaps(items: Sequence[OrderItem], per_item: int = 3, seed: int = 0) -> 
 
 
 def _logistic_weights(matrix: scipy.sparse.csr_matrix, penalty: float) -> np.ndarray:
-    """The w that makes mean log(1 + exp(-matrix w)) + penalty/2 |w|^2 least, by Newton's method.
+    """Finds the w that makes mean log(1 + exp(-matrix w)) + penalty/2 |w|^2 least.
 
-    w, and every direction on the way to it, is a sum of rows, matrix.T @ a. All is done on the coefficients a, which
-    are ten times fewer than the weights; with K = matrix @ matrix.T the loss is mean log(1 + exp(-K a))
-    + penalty/2 a.K.a. Each step is found by conjugate gradients and halved until the loss falls enough. The loss is
-    strongly convex, so this ends at its one optimum.
+    The loss is strongly convex, so it has one optimum. It is handed over as a sum: the search gives up at curvatures
+    near the rounding of 1, which those of the mean come near too early.
     """
-    count = matrix.shape[0]
+    count, width = matrix.shape
 
-    def loss_at(a, margin):
-        return np.logaddexp(0, -margin).mean() + penalty / 2 * a.dot(margin)
+    def loss(w):
+        margin = matrix @ w
+        wrong = scipy.special.expit(-margin)  # probability of the wrong order
+        value = np.logaddexp(0, -margin).sum() + count * penalty / 2 * w.dot(w)
+        return value, count * penalty * w - matrix.T @ wrong
 
-    a, margin = np.zeros(count), np.zeros(count)  # margin = K a throughout
-    loss = loss_at(a, margin)
-    for _ in range(_NEWTON_STEPS):
-        wrong = np.exp(-np.logaddexp(0, margin))  # probability of the wrong order
-        downhill = wrong / count - penalty * a
-        step, along, slope = _newton_direction(matrix, wrong * (1 - wrong) / count, penalty, downhill)
-        length = 1.0
-        while (tried := loss_at(a + length * step, margin + length * along)) > loss - 1e-4 * length * slope:
-            length /= 2
-            if length < 1e-8:
-                return matrix.T @ a  # the loss is flat to rounding
-        a, margin, loss = a + length * step, margin + length * along, tried
-        if slope < 1e-12:
-            break
-    return matrix.T @ a
+    def curvature(w):
+        wrong = scipy.special.expit(-(matrix @ w))
+        spread = wrong * (1 - wrong)
+        product = lambda direction: matrix.T @ (spread * (matrix @ direction)) + count * penalty * direction
+        return scipy.sparse.linalg.LinearOperator((width, width), product, dtype=np.float64)
 
-
-def _newton_direction(
-    matrix: scipy.sparse.csr_matrix, curvature: np.ndarray, penalty: float, downhill: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Conjugate gradients for (matrix.T diag(curvature) matrix + penalty) d = matrix.T downhill, on coefficients.
-
-    Returns d's coefficients, matrix @ d, and how steeply the loss falls along d. One product with K per round.
-    """
-    step, along = np.zeros_like(downhill), np.zeros_like(downhill)
-    rest, rest_along = downhill, matrix @ (matrix.T @ downhill)
-    begin = left = rest.dot(rest_along)
-    search, search_along = rest, rest_along
-    tolerance = min(0.01, math.sqrt(max(begin, 0.0))) * begin
-    for _ in range(_CG_ROUNDS):
-        if left <= tolerance:
-            break
-        moved = curvature * search_along + penalty * search
-        length = left / moved.dot(search_along)
-        step, along = step + length * search, along + length * search_along
-        rest = rest - length * moved
-        rest_along = matrix @ (matrix.T @ rest)
-        before, left = left, rest.dot(rest_along)
-        search, search_along = rest + left / before * search, rest_along + left / before * search_along
-    return step, along, float(downhill.dot(along))
+    start, options = np.zeros(width), {"xtol": 1e-10, "maxiter": 50}
+    return scipy.optimize.minimize(loss, start, method="Newton-CG", jac=True, hess=curvature, options=options).x
 
 
 def _matrix(rows: list[dict], index: dict) -> scipy.sparse.csr_matrix:
@@ -264,7 +235,7 @@ def fit_blind(items: Sequence[OrderItem], held_out: float = 0.2, seed: int = 0, 
     rest, fit_on = shuffled[:cut], shuffled[cut:]
     rest_gaps, gaps = order_gaps(rest), order_gaps(fit_on)
     candidates = {name: NGramPrior.fit([item.text() for item in fit_on], n) for name, n in _ORDERS.items()}
-    candidates |= dict(zip(_PENALTIES, PairwisePrior.fit_on(gaps, tuple(_PENALTIES.values()))))
+    candidates |= dict(zip(_PENALTIES, PairwisePrior.fit_on(gaps, tuple(_PENALTIES.values())), strict=True))
     orders = choose_orders(rest, seed)
     accuracy = {}
     for name, prior in candidates.items():

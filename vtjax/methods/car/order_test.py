@@ -1,4 +1,4 @@
-"""Chronologically Accurate Retrieval (car.md 3.6, 11): does a model prefer the true order of events?
+"""Chronologically Accurate Retrieval (docs/methods/car.md): does a model prefer the true order of events?
 
 The 2-way test of the paper, and beyond it: every wrong order (exact CAR), the same test with motions whose segments are
 swapped, and the same test for a scorer that sees the text alone (the blind control). A tie always counts as wrong.
@@ -14,6 +14,7 @@ import numpy as np
 
 from vtjax.errors import VtjaxError
 from vtjax.evals import statistics
+from vtjax.evals.embed import embed_distinct
 from vtjax.evals.protocol import Result
 from vtjax.methods.car.orders import OrderItem, kendall_distance, wrong_orders
 
@@ -86,15 +87,6 @@ class OrderScores:
         return accuracy(self.true, self.wrong, self.protocol, [item.key for item in self.items])
 
 
-def _embed(embed_texts: EmbedTexts, texts: Sequence[str]) -> dict[str, np.ndarray]:
-    """Each distinct text embedded once, so that equal texts have bitwise equal scores."""
-    distinct = list(dict.fromkeys(texts))
-    vectors = np.asarray(embed_texts(distinct))
-    if vectors.ndim != 2 or len(vectors) != len(distinct):
-        raise VtjaxError(f"embedding {len(distinct)} texts must give [{len(distinct)}, D], got {list(vectors.shape)}")
-    return dict(zip(distinct, vectors))
-
-
 def _require(items: Sequence[OrderItem]) -> None:
     if not items:
         raise VtjaxError("the CAR test has no item: it needs captions of two or more distinct events")
@@ -120,10 +112,10 @@ def score_orders(
         raise VtjaxError(f"item {lacking[0]!r} has no caption; original-to-event CAR needs one for every item")
     chosen = tuple(tuple(orders[item.key]) for item in items)
     true = [item.text() if positive == "events" else item.caption for item in items]
-    wrong = [item.text(order) for item, order in zip(items, chosen)]
-    vectors = _embed(embed_texts, true + wrong)
+    wrong = [item.text(order) for item, order in zip(items, chosen, strict=True)]
+    vectors = embed_distinct(true + wrong, embed_texts)
     rows = np.asarray(motions)[[item.row for item in items]]
-    scores = [cosine(rows, np.stack([vectors[text] for text in texts])) for texts in (true, wrong)]
+    scores = [cosine(rows, half) for half in np.split(vectors, 2)]
     mode = "event-to-event" if positive == "events" else "original-to-event"
     return OrderScores(tuple(items), chosen, scores[0], scores[1], f"car/2-way/{mode}")
 
@@ -134,21 +126,17 @@ def score_blind(
     """The event-to-event test for a scorer that never sees the motion; above chance, text alone gives order away."""
     _require(items)
     chosen = tuple(tuple(orders[item.key]) for item in items)
-    wrong = [tuple(item.events[i] for i in order) for item, order in zip(items, chosen)]
-    sequences = [item.events for item in items] + wrong
-    distinct = list(dict.fromkeys(sequences))
-    scores = np.asarray(score_events(distinct), np.float64)
-    if scores.shape != (len(distinct),):
-        raise VtjaxError(f"scoring {len(distinct)} event sequences must give one number each, got {list(scores.shape)}")
-    by_sequence = dict(zip(distinct, scores))
-    scores = np.array([by_sequence[events] for events in sequences])
-    return OrderScores(tuple(items), chosen, scores[: len(items)], scores[len(items) :], f"car/blind/{name}")
+    wrong = [tuple(item.events[i] for i in order) for item, order in zip(items, chosen, strict=True)]
+    scores = embed_distinct([item.events for item in items] + wrong, score_events).astype(np.float64)
+    if scores.ndim != 1:
+        raise VtjaxError(f"scoring event sequences must give one number each, got {list(scores.shape)}")
+    return OrderScores(tuple(items), chosen, *np.split(scores, 2), f"car/blind/{name}")
 
 
 def motion_car(
     texts: np.ndarray, true: np.ndarray, swapped: np.ndarray, keys: Sequence[str] | None = None
 ) -> Result:
-    """Motion-side CAR (11.1): given the text, the true motion or the one with its segments in another order?
+    """Motion-side CAR: given the text, the true motion or the one with its segments in another order?
 
     texts, true, swapped: embeddings [K, D], row by row. Immune to shortcuts in the text, which is the same both times.
     """
@@ -177,17 +165,16 @@ def exact_car(
     used = [item for item in items if len(item.events) <= cap]
     _require(used)
     orders = [wrong_orders(item) for item in used]
-    texts = [[item.text(), *(item.text(order) for order in own)] for item, own in zip(used, orders)]
-    vectors = _embed(embed_texts, [text for own in texts for text in own])
-    counts = [len(own) for own in texts]
+    texts = [[item.text(), *(item.text(order) for order in wrong)] for item, wrong in zip(used, orders, strict=True)]
+    counts = [len(several) for several in texts]
     rows = np.repeat(np.asarray(motions)[[item.row for item in used]], counts, axis=0)
-    flat = cosine(rows, np.stack([vectors[text] for own in texts for text in own]))
+    flat = cosine(rows, embed_distinct([text for several in texts for text in several], embed_texts))
     scores = np.split(flat, np.cumsum(counts)[:-1])
-    right = [(own[0] > own[1:]).astype(np.float64) for own in scores]
-    ties = sum(int(np.sum(own[0] == own[1:])) for own in scores)
+    right = [(row[0] > row[1:]).astype(np.float64) for row in scores]
+    ties = sum(int(np.sum(row[0] == row[1:])) for row in scores)
 
     left = len(items) - len(used)
-    notes = (f"{sum(len(own) for own in orders)} wrong orders",)
+    notes = (f"{sum(map(len, orders))} wrong orders",)
     notes += (f"{left} items of more than {cap} events are left out",) if left else ()
     notes += (f"{ties} ties counted as wrong",) if ties else ()
     results = [_exact("car/all orders/any number of events", used, right, notes)]
@@ -199,14 +186,14 @@ def exact_car(
 
 
 def _exact(protocol: str, items: list[OrderItem], right: list[np.ndarray], notes: tuple[str, ...] = ()) -> Result:
-    share = np.array([own.mean() for own in right])
-    first = np.array([float(own.all()) for own in right])
+    share = np.array([row.mean() for row in right])
+    first = np.array([float(row.all()) for row in right])
     groups = statistics.mirror_groups([item.key for item in items])
     return Result(
         protocol=protocol,
         metrics={"CAR": 100 * float(share.mean()), "first": 100 * float(first.mean())},
         items=len(items),
-        chance={"CAR": CHANCE, "first": 100 * float(np.mean([1 / (1 + len(own)) for own in right]))},
+        chance={"CAR": CHANCE, "first": 100 * float(np.mean([1 / (1 + len(row)) for row in right]))},
         interval={"CAR": statistics.rate_interval(share, groups), "first": statistics.rate_interval(first, groups)},
         notes=notes,
     )
@@ -216,12 +203,12 @@ def _by_distance(items, orders, right) -> list[Result]:
     results, low = [], 0.0
     for high, name in STRATA:
         keys, share = [], []
-        for item, own_orders, own_right in zip(items, orders, right):
-            distance = np.array([kendall_distance(order) for order in own_orders])
+        for item, wrong, row in zip(items, orders, right, strict=True):
+            distance = np.array([kendall_distance(order) for order in wrong])
             inside = (distance > low + 1e-9) & (distance <= high + 1e-9)
             if len(item.events) >= 3 and inside.any():
                 keys.append(item.key)
-                share.append(own_right[inside].mean())
+                share.append(row[inside].mean())
         low = high
         if keys:
             interval = statistics.rate_interval(np.array(share), statistics.mirror_groups(keys))

@@ -77,14 +77,14 @@ def choose_orders(
     """One wrong order per item, uniform over the orders whose text differs from the true one: key -> order.
 
     By default each item's draw depends on (seed, key) alone: neither the other items nor their sequence matters.
-    legacy: the released code's way (car.md 3.3, 3.6): one `random.Random(seed)` for all items in turn, an order from
+    legacy: the released code's way (docs/methods/car.md): one `random.Random(seed)` for all items in turn, an order from
     sorting uniform keys, redrawn while it is the true text.
     """
     shared = random.Random(seed)
     orders = {}
     for item in items:
-        own = int.from_bytes(hashlib.sha256(item.key.encode()).digest()[:8], "big")
-        rng = np.random.default_rng([seed, own])
+        of_key = int.from_bytes(hashlib.sha256(item.key.encode()).digest()[:8], "big")
+        rng = np.random.default_rng([seed, of_key])
         order = tuple(range(len(item.events)))
         while item.text(order) == item.text():
             if legacy:
