@@ -15,8 +15,9 @@ from vtjax.methods.clip import pipeline
 from vtjax.methods.clip.embed import open_embedder
 from vtjax.nn.clip import Clip, ClipConfig, TextConfig
 from vtjax.nn.vit import VisionConfig
+from vtjax.text.assets import load_tokenizer
 from vtjax.text.clip_tokenizer import ClipTokenizer
-from vtjax.text.tokenizer import SEP, load_tokenizer
+from vtjax.text.tokenizer import SEP
 from vtjax.weights.clip import load_clip, save_clip_hf
 from vtjax.weights.options import Options
 

@@ -14,7 +14,8 @@ from vtjax.nn.llama import RULES, LanguageModel, LlamaConfig, splice
 from vtjax.nn.lora import LoraConfig, init_lora, merge
 from vtjax.sharding.mesh import make_mesh
 from vtjax.sharding.partition import partition
-from vtjax.text.llama_tokenizer import expand_media, pad_rows
+from vtjax.text.llama_tokenizer import expand_media
+from vtjax.text.tokenizer import pad_rows
 
 CONFIG = LlamaConfig(
     vocab_size=48, width=32, layers=2, heads=4, kv_heads=2, head_dim=8, ffn_width=48, positions=128, init_std=0.25

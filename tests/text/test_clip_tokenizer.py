@@ -9,10 +9,12 @@ import unicodedata
 import ftfy
 import numpy as np
 import pytest
+import tokenizers
 
 from vtjax.errors import VtjaxError
-from vtjax.text.clip_tokenizer import VOCABULARY_FILE, ClipTokenizer, byte_symbols
-from vtjax.text.tokenizer import HFTokenizer, load_tokenizer
+from vtjax.text.assets import load_tokenizer
+from vtjax.text.clip_tokenizer import VOCABULARY_FILE, ClipTokenizer
+from vtjax.text.tokenizer import HFTokenizer
 
 FEW = (("t", "h"), ("th", "e</w>"), ("c", "a"), ("ca", "t</w>"), ("a", "a"), ("aa", "a</w>"))
 
@@ -131,7 +133,7 @@ def test_cleaning(published):
 
 def test_few_merges_by_hand():
     tokenizer = ClipTokenizer(FEW)
-    symbols = sorted(byte_symbols())
+    symbols = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     assert tokenizer.vocab_size == 512 + len(FEW) + 2
     the, cat, aa_a = 512 + 1, 512 + 3, 512 + 5
     assert tokenizer.token_ids("The CAT") == [the, cat]

@@ -9,7 +9,9 @@ import pytest
 import tokenizers
 
 from vtjax.errors import VtjaxError
-from vtjax.text.llama_tokenizer import MEDIA_ID, LlamaTokenizer, expand_media, pad_rows
+from vtjax.text.assets import load_tokenizer
+from vtjax.text.llama_tokenizer import MEDIA_ID, LlamaTokenizer, expand_media
+from vtjax.text.tokenizer import pad_rows
 
 SPACE = "\u2581"
 MERGED = [SPACE + "t", "he", SPACE + "the", "er", "US", "USER", "ER"]
@@ -135,6 +137,8 @@ def test_saved_files_say_the_same(folder, tmp_path, legacy):
     tokenizer.save(tmp_path)
     again = LlamaTokenizer(tmp_path)
     assert again.fingerprint() == tokenizer.fingerprint() and again.legacy == legacy
+    opened = load_tokenizer(tmp_path)
+    assert isinstance(opened, LlamaTokenizer) and opened.fingerprint() == tokenizer.fingerprint()
     package = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     for text in [*TEXTS, "the</s>man", "the man</s>"]:
         assert again.ids(text) == tokenizer.ids(text)

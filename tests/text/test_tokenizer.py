@@ -10,7 +10,8 @@ import pytest
 import tokenizers
 
 from vtjax.errors import VtjaxError
-from vtjax.text.tokenizer import CLS, PAD, SEP, UNK, HFTokenizer, WordTokenizer, load_tokenizer, words
+from vtjax.text.assets import load_tokenizer
+from vtjax.text.tokenizer import CLS, PAD, SEP, UNK, HFTokenizer, WordTokenizer, words
 
 TEXTS = ["A person walks, then jumps.", "the person's arm; the person walks"]
 

@@ -33,8 +33,9 @@ from vtjax.losses.contrastive import unit
 from vtjax.nn.clip import ClipConfig, TextTower
 from vtjax.nn.temporal_transformer import TemporalTransformer
 from vtjax.nn.vit import VisionTower, unstack_layers
+from vtjax.text.assets import load_tokenizer
 from vtjax.text.clip_tokenizer import ClipTokenizer
-from vtjax.text.tokenizer import Tokenizer, load_tokenizer
+from vtjax.text.tokenizer import Tokenizer
 
 BATCH = 64  # frames, texts or clips at once
 _TOWERS = ("vision", "text", "logit_scale")

@@ -1,7 +1,7 @@
 """CLIP's byte-level BPE (arXiv 2103.00020, section 2.4; BPE, arXiv 1508.07909), with the reference's exact ids.
 
 A text is repaired (ftfy), html entities are resolved twice, white space becomes single blanks, letters lower case.
-It is then cut into words by a pattern, each word into bytes, and neighbours are merged by the published ranks.
+It is then cut into words by a pattern; the `tokenizers` library merges the bytes of each word by the published ranks.
 
 transformers' CLIPTokenizer is not the same: it applies NFC instead of ftfy and leaves html entities alone, so ids
 differ for texts with entities, curly quotes, ligatures, wide characters or a final sigma. The ids here are those that
@@ -10,7 +10,6 @@ OpenAI's and open_clip's models were trained with.
 
 from __future__ import annotations
 
-import functools
 import gzip
 import hashlib
 import html
@@ -22,10 +21,12 @@ from collections.abc import Mapping, Sequence
 import ftfy
 import numpy as np
 import regex
+import tokenizers
 
 from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
-from vtjax.text.tokenizer import check_texts
+from vtjax.text.tokenizer import RowTokenizer, tokenizer_class
+from vtjax.weights.hub import local_folder
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 CONTEXT = 77
@@ -34,6 +35,7 @@ VOCABULARY_FILE = "bpe_simple_vocab_16e6.txt.gz"
 SETTINGS_FILE = "clip_tokenizer.json"
 _ON_LONG = ("truncate", "error")
 _WORD_END = "</w>"
+# As in the reference by the package regex: a special token counts only where the pattern reaches it at its first sign.
 _WORDS = regex.compile(
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+", regex.IGNORECASE
 )
@@ -45,26 +47,15 @@ def clean(text: str) -> str:
     return regex.sub(r"\s+", " ", text).strip().lower()
 
 
-@functools.cache
-def byte_symbols() -> tuple[str, ...]:
-    """The printable character that stands for each of the 256 bytes in a vocabulary of byte-level BPE.
-
-    Printable Latin-1 characters stand for themselves, the others in order for 256, 257, ...
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [b for b in range(256) if b not in printable]
-    return tuple(chr(b if b in printable else 256 + others.index(b)) for b in range(256))
-
-
 def published_order(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
     """The ids that follow from the merges: bytes (printable ones first), the same at a word's end, merged pairs in
     order, start and end of text."""
-    symbols = sorted(byte_symbols())
+    symbols = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     tokens = [*symbols, *(s + _WORD_END for s in symbols), *(a + b for a, b in merges), START, END]
     return {token: i for i, token in enumerate(tokens)}
 
 
-class ClipTokenizer:
+class ClipTokenizer(RowTokenizer):
     """See `vtjax.text.tokenizer.Tokenizer`; `encode(texts)` gives the ids that OpenAI's `tokenize` gives.
 
     merges: pairs in order of rank; none at all is a working tokenizer of bytes (514 ids), for trials.
@@ -75,6 +66,8 @@ class ClipTokenizer:
     A text that itself holds "<|endoftext|>" gets that special id, as in the reference.
     """
 
+    room = (3, "start of text, a token and end of text")
+
     def __init__(
         self,
         merges: Sequence[tuple[str, str]] = (),
@@ -83,21 +76,22 @@ class ClipTokenizer:
         on_long: str = "truncate",
     ):
         self.merges = tuple(map(tuple, merges))
-        self.vocabulary = dict(published_order(self.merges) if vocabulary is None else vocabulary)
+        needed = published_order(self.merges)
+        self.vocabulary = dict(needed if vocabulary is None else vocabulary)
         self.pad_id, self.on_long = pad_id, on_long
         if on_long not in _ON_LONG:
             raise VtjaxError(f"on_long={on_long!r}; expected one of {', '.join(_ON_LONG)}")
-        needed = published_order(self.merges)
         lost = [token for token in needed if token not in self.vocabulary]
         if lost:
             raise VtjaxError(f"the vocabulary lacks {len(lost)} tokens that the merges make, first {lost[:5]}")
-        self.start_id, self.end_id = self.vocabulary[START], self.vocabulary[END]
+        self.bos_id, self.eos_id = self.start_id, self.end_id = self.vocabulary[START], self.vocabulary[END]
         self.vocab_size = max(self.vocabulary.values()) + 1
         if not 0 <= pad_id < self.vocab_size:
             raise VtjaxError(f"pad_id={pad_id} is not one of the {self.vocab_size} ids")
-        self.truncated = 0
-        self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
-        self._cache: dict[str, tuple[int, ...]] = {START: (self.start_id,), END: (self.end_id,)}
+        model = tokenizers.models.BPE(self.vocabulary, list(self.merges), end_of_word_suffix=_WORD_END)
+        self._backend = tokenizers.Tokenizer(model)
+        self._backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        self._backend.add_special_tokens([START, END])
 
     @classmethod
     def load(cls, source: str | os.PathLike[str], pad_id: int | None = None, on_long: str | None = None):
@@ -115,67 +109,24 @@ class ClipTokenizer:
             if path.is_file():
                 merges, vocabulary = _read_published(path), None
             else:
-                folder = _folder(source)
+                folder = local_folder(source)
                 merges, vocabulary = _read_folder(folder)
                 if (folder / SETTINGS_FILE).is_file():
                     settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+        except VtjaxError:
+            raise
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, VtjaxError):
-                raise
             raise VtjaxError(f"{source}: not a CLIP vocabulary ({type(error).__name__}: {error})") from error
         given = {k: v for k, v in (("pad_id", pad_id), ("on_long", on_long)) if v is not None}
         return cls(merges, vocabulary, **(settings | given))
 
     def encode(self, texts: Sequence[str], length: int = CONTEXT) -> tuple[np.ndarray, np.ndarray]:
-        """See `Tokenizer.encode`.
-
-        Raises:
-          VtjaxError: also a text that does not fit, with on_long="error"; its place and size are named.
-        """
-        texts = check_texts(texts)
-        if length < 3:
-            raise VtjaxError(f"token length {length}; at least 3, for start of text, a token and end of text")
-        ids = np.full((len(texts), length), self.pad_id, np.int32)
-        mask = np.zeros((len(texts), length), bool)
-        for i, text in enumerate(texts):
-            row = [self.start_id, *self.token_ids(text), self.end_id]
-            if len(row) > length:
-                if self.on_long == "error":
-                    raise VtjaxError(
-                        f"text {i} of {len(texts)} has {len(row)} tokens, {length} fit: {text[:60]!r}; "
-                        'shorten it, or set on_long="truncate"'
-                    )
-                self.truncated += 1
-                row = [*row[: length - 1], self.end_id]
-            ids[i, : len(row)] = row
-            mask[i, : len(row)] = True
-        return ids, mask
+        """See `RowTokenizer.encode`."""
+        return super().encode(texts, length)
 
     def token_ids(self, text: str) -> list[int]:
         """All ids of one text, without start and end."""
-        return [i for word in _WORDS.findall(clean(text)) for i in self._word_ids(word)]
-
-    def _word_ids(self, word: str) -> tuple[int, ...]:
-        if word not in self._cache:
-            symbols = byte_symbols()
-            parts = [symbols[byte] for byte in word.encode("utf-8")]
-            parts[-1] += _WORD_END
-            self._cache[word] = tuple(self.vocabulary[part] for part in self._merge(parts))
-        return self._cache[word]
-
-    def _merge(self, parts: list[str]) -> list[str]:
-        """Merges the pair of the lowest rank, everywhere and from the left, until no pair has a rank."""
-        while True:
-            ranked = [self._ranks[pair] for pair in zip(parts, parts[1:], strict=False) if pair in self._ranks]
-            if not ranked:
-                return parts
-            first, second = self.merges[min(ranked)]
-            merged, i = [], 0
-            while i < len(parts):
-                pair = parts[i] == first and i + 1 < len(parts) and parts[i + 1] == second
-                merged.append(first + second if pair else parts[i])
-                i += 1 + pair
-            parts = merged
+        return self._backend.encode(_WORDS.findall(clean(text)), is_pretokenized=True).ids
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes vocab.json, merges.txt and settings, read by `load`, `load_tokenizer` and transformers."""
@@ -198,17 +149,7 @@ def is_clip_folder(folder: pathlib.Path) -> bool:
     """Whether a folder's own files say that its tokenizer is CLIP's."""
     if (folder / SETTINGS_FILE).is_file() or (folder / VOCABULARY_FILE).is_file():
         return True
-    try:
-        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        return str(settings.get("tokenizer_class", "")).startswith("CLIPTokenizer")
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
-def _folder(source: str | os.PathLike[str]) -> pathlib.Path:
-    from vtjax.weights.hub import local_folder
-
-    return local_folder(source)
+    return tokenizer_class(folder).startswith("CLIPTokenizer")
 
 
 def _pairs(lines: Sequence[str]) -> list[tuple[str, str]]:
@@ -228,9 +169,8 @@ def _read_published(path: pathlib.Path) -> list[tuple[str, str]]:
 def _read_folder(folder: pathlib.Path) -> tuple[list[tuple[str, str]], dict[str, int] | None]:
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
-        lines = lines[1:] if lines[0].startswith("#version") else lines
         vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-        return _pairs([line for line in lines if line]), vocabulary
+        return _pairs([line for line in lines[lines[0].startswith("#version") :] if line]), vocabulary
     if (folder / "tokenizer.json").is_file():
         content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
         added = {token["content"]: token["id"] for token in content.get("added_tokens", ())}

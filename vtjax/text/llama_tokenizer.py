@@ -1,4 +1,4 @@
-"""The tokenizer of LLaMA and Vicuna, and prompts with media placeholders (pite.md 1.5 and 4).
+"""The tokenizer of LLaMA and Vicuna, and prompts with media placeholders (PiTe, arXiv 2409.07239).
 
 The reference is the "slow" SentencePiece tokenizer. What it does beside byte-pair merging is written out here, so that
 the same ids come from a folder's tokenizer.json and from its tokenizer.model, whatever normaliser the former states:
@@ -6,7 +6,7 @@ the same ids come from a folder's tokenizer.json and from its tokenizer.model, w
 * a space becomes U+2581; one is put before the text (the "dummy prefix"), so that "\\n" gives two tokens;
 * `<s>`, `</s>` and `<unk>` in a text are single tokens; the text after one gets a dummy prefix of its own if `legacy`.
 
-Neither torch nor the sentencepiece package is needed: tokenizer.model is read by `sentencepiece_model`.
+Neither torch nor the sentencepiece package is needed: transformers has the message types of tokenizer.model.
 """
 
 from __future__ import annotations
@@ -23,18 +23,27 @@ import numpy as np
 
 from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
-from vtjax.text.sentencepiece_model import read_model
-from vtjax.text.tokenizer import check_texts
-from vtjax.weights.bert import read_json
+from vtjax.text.tokenizer import RowTokenizer, tokenizer_class
+from vtjax.weights.files import read_json
 
 MEDIA_ID = -200  # stands for one video or image in a list of ids
 MEDIA = ("<video>", "<image>")
 SPACE = "\u2581"
-IGNORE_LABEL = -100
 _SPECIAL = ("<unk>", "<s>", "</s>")
+_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+_REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+_DECODER = {
+    "type": "Sequence",
+    "decoders": [
+        {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+    ],
+}
 
 
-class LlamaTokenizer:
+class LlamaTokenizer(RowTokenizer):
     """Text to ids and back.
 
     folder: with tokenizer.json (a byte-pair model with byte fallback) or tokenizer.model. legacy: default as the
@@ -45,38 +54,32 @@ class LlamaTokenizer:
       VtjaxError: no tokenizer there, or one of another kind.
     """
 
+    closes, room = False, (2, "<s> and a token")
+
     def __init__(self, folder: str | os.PathLike[str], legacy: bool | None = None):
         self.folder = pathlib.Path(folder)
         settings = self.folder / "tokenizer_config.json"
         stated = read_json(settings).get("legacy") if settings.is_file() else None
         self.legacy = legacy if legacy is not None else (True if stated is None else bool(stated))
         self._content = _content(self.folder)
-        self._backend = _backend(self._content, self.folder)
-        added = {t["content"]: t["id"] for t in self._content["added_tokens"]}
         vocab = self._content["model"]["vocab"]
-        lost = [token for token in _SPECIAL if token not in added and token not in vocab]
+        added = {t["content"]: t["id"] for t in self._content["added_tokens"]}
+        self._added = {token: vocab[token] for token in _SPECIAL if token in vocab} | added
+        lost = [token for token in _SPECIAL if token not in self._added]
         if lost:
             raise VtjaxError(f"{self.folder}: no token {', '.join(lost)}; not the tokenizer of a LLaMA model")
-        self._added = {token: vocab[token] for token in _SPECIAL if token in vocab} | added
         self.unk_id, self.bos_id, self.eos_id = (self._added[token] for token in _SPECIAL)
         self.pad_id = self.unk_id
         self.special_ids = frozenset(self._added[token] for token in _SPECIAL)
         self.vocab_size = max(*vocab.values(), *self._added.values()) + 1
-        longest_first = sorted(self._added, key=len, reverse=True)
-        self._split = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
-        self.truncated = 0
+        self._backend = self._merging()
 
-    def ids(self, text: str, bos: bool = True, eos: bool = False) -> list[int]:
-        """Ids of one text."""
-        found = [self.bos_id] if bos else []
-        for n, part in enumerate(self._split.split(text)):
-            if part in self._added:
-                found.append(self._added[part])
-            elif part:
-                # Without `legacy`, the prefix goes before the whole text, and vanishes where a special token is first.
-                prefix = SPACE if self.legacy or n == 0 else ""
-                found += self._backend.encode(prefix + part.replace(" ", SPACE), add_special_tokens=False).ids
-        return found + [self.eos_id] if eos else found
+    def token_ids(self, text: str) -> list[int]:
+        """All ids of one text, without start and end."""
+        # Without `legacy`, the prefix goes before the whole text, and vanishes where a special token is first.
+        if text and not self.legacy and not text.startswith(tuple(self._added)):
+            text = SPACE + text
+        return self._backend.encode(text, add_special_tokens=False).ids
 
     def ids_with_media(self, prompt: str, media: Sequence[str] = MEDIA, bos: bool = True) -> list[int]:
         """Ids of a prompt with `MEDIA_ID` where it says "<video>" or "<image>".
@@ -88,7 +91,7 @@ class LlamaTokenizer:
         for n, chunk in enumerate(re.split("|".join(map(re.escape, media)), prompt)):
             if n:
                 ids.append(MEDIA_ID)
-            ids += self.ids(chunk, bos=False)
+            ids += self.token_ids(chunk)
         return ids
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
@@ -103,15 +106,6 @@ class LlamaTokenizer:
             raise VtjaxError(f"id {bad[0]} is not in the vocabulary of {self.vocab_size}; take placeholders out first")
         kept = [i for i in ids if not (skip_special and i in self.special_ids)]
         return self._backend.decode(kept, skip_special_tokens=False)
-
-    def encode(self, texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
-        """See `vtjax.text.tokenizer.Tokenizer.encode`: `<s>` and the text, padded on the right, cut at the end."""
-        texts = check_texts(texts)
-        if length < 2:
-            raise VtjaxError(f"token length {length}; at least 2, for <s> and a token")
-        rows = [self.ids(text) for text in texts]
-        self.truncated += sum(len(row) > length for row in rows)
-        return pad_rows([row[:length] for row in rows], length, self.pad_id)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes a tokenizer.json and tokenizer_config.json that this class and transformers read."""
@@ -136,13 +130,6 @@ class LlamaTokenizer:
 
     def _published(self) -> dict[str, Any]:
         """tokenizer.json with the prefix in its normaliser and `<s>` in its post-processor."""
-        replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
-        if self.legacy:
-            normalizer = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": SPACE}, replace]}
-            before = None
-        else:
-            normalizer = None
-            before = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "first", "split": False}
         start = {"SpecialToken": {"id": "<s>", "type_id": 0}}
         a, b = ({"Sequence": {"id": which, "type_id": n}} for n, which in enumerate("AB"))
         post = {
@@ -151,12 +138,33 @@ class LlamaTokenizer:
             "pair": [start, a, {"SpecialToken": {"id": "<s>", "type_id": 1}}, b],
             "special_tokens": {"<s>": {"id": "<s>", "ids": [self.bos_id], "tokens": ["<s>"]}},
         }
+        prefixed = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": SPACE}, _REPLACE]}
+        first = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "first", "split": False}
         return self._content | {
-            "normalizer": normalizer,
-            "pre_tokenizer": before,
+            "normalizer": prefixed if self.legacy else None,
+            "pre_tokenizer": None if self.legacy else first,
             "post_processor": post,
             "decoder": _DECODER,
         }
+
+    def _merging(self):
+        """The backend: as published, but that Metaspace would put no prefix before a text that starts with a space."""
+        import tokenizers
+
+        content = self._published() | {"truncation": None, "padding": None}
+        content["added_tokens"] = [{"id": i, "content": t, **_FLAGS} for t, i in self._added.items()]
+        content["model"] = content["model"] | {"vocab": content["model"]["vocab"] | self._added}  # else ids are made up
+        if not self.legacy:
+            content |= {"normalizer": _REPLACE, "pre_tokenizer": None}
+        try:
+            return tokenizers.Tokenizer.from_str(json.dumps(content))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise VtjaxError(f"{self.folder}: its tokenizer cannot be read ({error})") from error
+
+
+def is_llama_folder(folder: pathlib.Path) -> bool:
+    """Whether a folder's own files say that its tokenizer is LLaMA's."""
+    return tokenizer_class(folder).startswith("LlamaTokenizer")
 
 
 def expand_media(ids: Sequence[int], tokens: int, fill: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -166,49 +174,10 @@ def expand_media(ids: Sequence[int], tokens: int, fill: int = 0) -> tuple[np.nda
       ids int32 [L], `fill` at the media's places, and media_index int32 [L]: 0 .. tokens - 1 there (the second medium
       of a prompt goes on from there), -1 on text. `vtjax.nn.llama.splice` takes the index.
     """
-    out: list[int] = []
-    index: list[int] = []
-    count = 0
-    for i in ids:
-        if i == MEDIA_ID:
-            out += [fill] * tokens
-            index += range(count, count + tokens)
-            count += tokens
-        else:
-            out.append(i)
-            index.append(-1)
-    return np.array(out, np.int32), np.array(index, np.int32)
-
-
-def pad_rows(
-    rows: Sequence[Sequence[int]], length: int, pad: int, left: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of unequal length as int32 [B, length] and bool [B, length], True on what is no padding.
-
-    Raises:
-      VtjaxError: a row is longer than `length`.
-    """
-    long = [n for n, row in enumerate(rows) if len(row) > length]
-    if long:
-        raise VtjaxError(f"row {long[0]} has {len(rows[long[0]])} tokens; at most {length}")
-    values = np.full((len(rows), length), pad, np.int32)
-    valid = np.zeros((len(rows), length), bool)
-    for n, row in enumerate(rows):
-        at = slice(length - len(row), length) if left else slice(0, len(row))
-        values[n, at] = row
-        valid[n, at] = True
-    return values, valid
-
-
-_DECODER = {
-    "type": "Sequence",
-    "decoders": [
-        {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
-        {"type": "ByteFallback"},
-        {"type": "Fuse"},
-        {"type": "Strip", "content": " ", "start": 1, "stop": 0},
-    ],
-}
+    ids = np.asarray(ids, np.int32)
+    media = np.repeat(ids == MEDIA_ID, np.where(ids == MEDIA_ID, tokens, 1))
+    ids = np.repeat(ids, np.where(ids == MEDIA_ID, tokens, 1))
+    return np.where(media, np.int32(fill), ids), np.where(media, np.cumsum(media) - 1, -1).astype(np.int32)
 
 
 def _content(folder: pathlib.Path) -> dict[str, Any]:
@@ -220,19 +189,62 @@ def _content(folder: pathlib.Path) -> dict[str, Any]:
             raise VtjaxError(f"{folder / 'tokenizer.json'}: not a byte-pair model with byte fallback, as LLaMA-2's is")
         return content | {"added_tokens": content.get("added_tokens") or []}
     if (folder / "tokenizer.model").is_file():
-        return read_model(folder / "tokenizer.model")
+        return _read_model(folder / "tokenizer.model")
     raise VtjaxError(f"{folder}: no tokenizer; expected tokenizer.json or tokenizer.model")
 
 
-def _backend(content: dict[str, Any], folder: pathlib.Path):
-    """The merging alone: nothing is put before a text, split off or replaced."""
-    import tokenizers
+def _read_model(path: pathlib.Path) -> dict[str, Any]:
+    """SentencePiece's tokenizer.model as the content of the tokenizer.json (version 1.0) with its pieces and merges.
 
-    bare = content | {"normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": _DECODER}
-    # Special tokens are found here, not by the backend: it is only given the others, so that it can decode them.
-    bare["added_tokens"] = [t for t in bare["added_tokens"] if t["content"] not in content["model"]["vocab"]]
-    bare |= {"truncation": None, "padding": None}
+    Raises:
+      VtjaxError: not a SentencePiece model, damaged, or not like LLaMA's: byte-pair merging with byte fallback, no
+        text normalisation.
+    """
+    from google.protobuf.message import DecodeError
+    from transformers.convert_slow_tokenizer import import_protobuf
+
+    messages = import_protobuf()
+    kinds, model = messages.ModelProto.SentencePiece, messages.ModelProto()
     try:
-        return tokenizers.Tokenizer.from_str(json.dumps(bare))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise VtjaxError(f"{folder}: its tokenizer cannot be read ({error})") from error
+        model.ParseFromString(path.read_bytes())
+    except (DecodeError, OSError) as error:
+        raise VtjaxError(f"{path}: not a SentencePiece model, or damaged ({type(error).__name__}: {error})") from error
+    if not model.HasField("trainer_spec"):
+        raise VtjaxError(f"{path}: not a SentencePiece model, or damaged (no settings of its training)")
+    trainer, normalizer = model.trainer_spec, model.normalizer_spec
+    if trainer.model_type != messages.TrainerSpec.BPE or not trainer.byte_fallback:
+        raise VtjaxError(f"{path}: not a byte-pair model with byte fallback, as LLaMA's is")
+    if normalizer.name not in ("", "identity") or normalizer.remove_extra_whitespaces:
+        name = normalizer.name or "extra spaces"
+        raise VtjaxError(f"{path}: it normalises its text ({name}), which LLaMA's does not")
+    vocab = {piece.piece: i for i, piece in enumerate(model.pieces)}
+    if len(vocab) != len(model.pieces):
+        raise VtjaxError(f"{path}: a piece is listed twice")
+    special = [p.piece for p in model.pieces if p.type in (kinds.UNKNOWN, kinds.CONTROL, kinds.USER_DEFINED)]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": vocab[piece], "content": piece, **_FLAGS} for piece in special],
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": next((p.piece for p in model.pieces if p.type == kinds.UNKNOWN), "<unk>"),
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "ignore_merges": False,
+            "vocab": vocab,
+            "merges": _merges([p for p in model.pieces if p.type == kinds.NORMAL], vocab),
+        },
+    }
+
+
+def _merges(pieces: Sequence[Any], vocab: dict[str, int]) -> list[list[str]]:
+    """Every pair of pieces whose union is a piece, best piece first: SentencePiece merges by the score of the union."""
+    merges = []
+    for piece in (p.piece for p in sorted(pieces, key=lambda p: -p.score)):
+        halves = [(piece[:cut], piece[cut:]) for cut in range(1, len(piece))]
+        merges += [list(pair) for pair in halves if pair[0] in vocab and pair[1] in vocab]
+    return merges

@@ -1,4 +1,4 @@
-"""Text to token ids of one static length: a built-in word tokenizer, and those that published models come with."""
+"""Turns texts into token ids of one static length: what every tokenizer offers, words, and Hugging Face's folders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pathlib
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -21,15 +21,13 @@ from vtjax.files import write_atomically
 PAD, UNK, CLS, SEP = range(4)
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 WORD_FILE = "word_tokenizer.json"
+CAUSAL_FILE = "vocabulary.json"
 _WORD = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
+_PART = re.compile(r"\w+|[^\w\s]")
+_SETTINGS = "tokenizer_config.json"
 _HF_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
+    *("tokenizer.json", _SETTINGS, "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt"),
 )
 
 
@@ -41,17 +39,31 @@ class Tokenizer(Protocol):
 
     def encode(self, texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
         """Ids int32 [N, length] and mask bool [N, length], True on tokens, special ones included. A text that does
-        not fit is cut, keeping its closing token, and counted.
+        not fit is cut, keeping its closing token where texts have one, and counted.
 
         Raises:
           VtjaxError: an empty text, or a length that leaves no room for a word.
         """
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes what `load_tokenizer` reads."""
+        """Writes what `vtjax.text.assets.load_tokenizer` reads."""
 
     def fingerprint(self) -> str:
-        """Hexadecimal digest, equal where the ids of every text are."""
+        """Text that is equal where the ids of every text are."""
+
+
+class DecodingTokenizer(Tokenizer, Protocol):
+    """What a language model needs beside: one text's ids at their own length, and the way back."""
+
+    pad_id: int
+    bos_id: int
+    eos_id: int
+
+    def ids(self, text: str, bos: bool = True, eos: bool = False) -> list[int]:
+        """Ids of one text, after the start token if `bos`, before the end token if `eos`."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, special ones left out."""
 
 
 def words(text: str) -> list[str]:
@@ -81,64 +93,126 @@ def check_texts(texts: Sequence[str]) -> list[str]:
     return texts
 
 
-class WordTokenizer:
+def pad_rows(
+    rows: Sequence[Sequence[int]], length: int, pad: int, left: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of unequal length as int32 [B, length] and bool [B, length], True on what is no padding.
+
+    Raises:
+      VtjaxError: a row is longer than `length`.
+    """
+    values = np.full((len(rows), length), pad, np.int32)
+    valid = np.zeros((len(rows), length), bool)
+    for n, row in enumerate(rows):
+        if len(row) > length:
+            raise VtjaxError(f"row {n} has {len(row)} tokens; at most {length}")
+        at = slice(length - len(row), length) if left else slice(len(row))
+        values[n, at] = row
+        valid[n, at] = True
+    return values, valid
+
+
+def tokenizer_class(folder: pathlib.Path) -> str:
+    """The class that a folder's tokenizer_config.json names, "" where it names none."""
+    try:
+        settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+        return str(settings.get("tokenizer_class", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+class RowTokenizer:
+    """Implements `Tokenizer.encode` and `DecodingTokenizer.ids` by `token_ids`, the ids of one text.
+
+    closes: whether `encode` ends each text with `eos_id`. room: the least length and what it is for, in messages.
+    on_long: a text that does not fit is cut ("truncate") or refused ("error").
+    """
+
+    pad_id: int
+    bos_id: int
+    eos_id: int
+    closes = True
+    room = (3, "[CLS], a word and [SEP]")
+    on_long = "truncate"
+    truncated = 0
+
+    def token_ids(self, text: str) -> list[int]:
+        """All ids of one text, without start and end."""
+        raise VtjaxError(f"{type(self).__name__} has no token_ids")
+
+    def ids(self, text: str, bos: bool = True, eos: bool = False) -> list[int]:
+        """See `DecodingTokenizer.ids`."""
+        return [self.bos_id] * bos + self.token_ids(text) + [self.eos_id] * eos
+
+    def encode(self, texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `Tokenizer.encode`.
+
+        Raises:
+          VtjaxError: also a text that does not fit, with on_long="error"; its place and size are named.
+        """
+        texts = check_texts(texts)
+        if length < self.room[0]:
+            raise VtjaxError(f"token length {length}; at least {self.room[0]}, for {self.room[1]}")
+        rows = [self.ids(text, eos=self.closes) for text in texts]
+        for i, row in enumerate(rows):
+            if len(row) > length:
+                if self.on_long == "error":
+                    raise VtjaxError(
+                        f"text {i} of {len(texts)} has {len(row)} tokens, {length} fit: {texts[i][:60]!r}; "
+                        'shorten it, or set on_long="truncate"'
+                    )
+                self.truncated += 1
+                rows[i] = [*row[: length - 1], self.eos_id] if self.closes else row[:length]
+        return pad_rows(rows, length, self.pad_id)
+
+
+class WordTokenizer(RowTokenizer):
     """[CLS] words [SEP], by a vocabulary of whole words.
 
     Ids: 0..3 are `SPECIAL`, then `vocabulary` in order, then `oov_buckets` ids that unknown words are spread over by
     a stable hash ([UNK] where there are none). `unknown` counts the unknown words met so far.
     """
 
+    pad_id, unk_id, bos_id, eos_id = PAD, UNK, CLS, SEP
+    specials = len(SPECIAL)
+    split: Callable[[str], list[str]] = staticmethod(words)
+
     def __init__(self, vocabulary: Sequence[str], oov_buckets: int = 8):
         self.vocabulary = tuple(vocabulary)
         self.oov_buckets = oov_buckets
-        self._ids = {word: i for i, word in enumerate(self.vocabulary, len(SPECIAL))}
+        self._ids = {word: i for i, word in enumerate(self.vocabulary, self.specials)}
         if len(self._ids) != len(self.vocabulary) or oov_buckets < 0:
-            raise VtjaxError("WordTokenizer: words must be unique and oov_buckets 0 or more")
-        self.truncated = self.unknown = 0
+            raise VtjaxError(f"{type(self).__name__}: words must be unique and oov_buckets 0 or more")
+        self.vocab_size = self.specials + len(self.vocabulary) + oov_buckets
+        self.unknown = 0
 
     @classmethod
     def from_texts(
         cls, texts: Iterable[str], max_words: int | None = None, min_count: int = 1, oov_buckets: int = 8
     ) -> WordTokenizer:
         """The most frequent words of `texts` that occur `min_count` times or more; ties are alphabetical."""
-        counts = collections.Counter(word for text in texts for word in words(text))
+        counts = collections.Counter(word for text in texts for word in cls.split(text))
         ranked = sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))
         if not ranked:
-            raise VtjaxError(f"WordTokenizer: the texts hold no word that occurs {min_count} times")
+            raise VtjaxError(f"{cls.__name__}: the texts hold no word that occurs {min_count} times")
         return cls(ranked[:max_words], oov_buckets)
-
-    @property
-    def vocab_size(self) -> int:
-        return len(SPECIAL) + len(self.vocabulary) + self.oov_buckets
 
     def _id(self, word: str) -> int:
         if word in self._ids:
             return self._ids[word]
         self.unknown += 1
         if not self.oov_buckets:
-            return UNK
-        return len(SPECIAL) + len(self.vocabulary) + stable_hash(word) % self.oov_buckets
+            return self.unk_id
+        return self.vocab_size - self.oov_buckets + stable_hash(word) % self.oov_buckets
 
-    def encode(self, texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
-        """See `Tokenizer.encode`."""
-        texts = check_texts(texts)
-        if length < 3:
-            raise VtjaxError(f"token length {length}; at least 3, for [CLS], a word and [SEP]")
-        ids = np.full((len(texts), length), PAD, np.int32)
-        mask = np.zeros((len(texts), length), bool)
-        for i, text in enumerate(texts):
-            body = [self._id(word) for word in words(text)]
-            self.truncated += len(body) > length - 2
-            row = [CLS, *body[: length - 2], SEP]
-            ids[i, : len(row)] = row
-            mask[i, : len(row)] = True
-        return ids, mask
+    def token_ids(self, text: str) -> list[int]:
+        """All ids of one text, without start and end."""
+        return [self._id(word) for word in self.split(text)]
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes `WORD_FILE`, whole or not at all."""
-        path = pathlib.Path(folder) / WORD_FILE
         content = {"version": 1, "oov_buckets": self.oov_buckets, "vocabulary": self.vocabulary}
-        write_atomically(path, json.dumps(content, ensure_ascii=False, indent=0))
+        write_atomically(pathlib.Path(folder) / WORD_FILE, json.dumps(content, ensure_ascii=False, indent=0))
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> WordTokenizer:
@@ -155,6 +229,39 @@ class WordTokenizer:
         return hashlib.sha256(json.dumps([self.vocabulary, self.oov_buckets]).encode()).hexdigest()
 
 
+class CausalWordTokenizer(WordTokenizer):
+    """Start, words and marks for a language model: lower case, not normalised otherwise.
+
+    Ids: 0 to 2 are unknown (and padding), start and end; then `vocabulary` in order.
+    """
+
+    pad_id, unk_id, bos_id, eos_id = 0, 0, 1, 2
+    specials, closes, room = 3, False, (2, "start and a word")
+    split = staticmethod(lambda text: _PART.findall(text.lower()))
+
+    def __init__(self, vocabulary: Sequence[str], oov_buckets: int = 0):
+        super().__init__(vocabulary, oov_buckets)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Words joined by spaces, none before a mark; the three special ids are left out."""
+        text = " ".join(self.vocabulary[i - self.specials] for i in ids if i >= self.specials)
+        return re.sub(r" ([^\w\s])", r"\1", text)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes `CAUSAL_FILE`, whole or not at all."""
+        content = json.dumps(self.vocabulary, ensure_ascii=False, indent=0) + "\n"
+        write_atomically(pathlib.Path(folder) / CAUSAL_FILE, content)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> CausalWordTokenizer:
+        """Reads what `save` wrote."""
+        return cls(json.loads((pathlib.Path(folder) / CAUSAL_FILE).read_text(encoding="utf-8")))
+
+    def fingerprint(self) -> str:
+        """The words themselves: checkpoints of earlier versions name them so."""
+        return " ".join(self.vocabulary)
+
+
 class HFTokenizer:
     """The tokenizer of a Hugging Face folder: its tokenizer.json, or what transformers makes of older files."""
 
@@ -164,12 +271,11 @@ class HFTokenizer:
         self._backend.no_padding()
         self._backend.no_truncation()
         pads = [self._backend.token_to_id(token) for token in _pad_tokens(self.folder)]
-        if pads == [None] * len(pads):
+        self.pad_id = next((pad for pad in pads if pad is not None), None)
+        if self.pad_id is None:
             raise VtjaxError(f"{self.folder}: no padding token; set pad_token in its tokenizer_config.json")
-        self.pad_id = next(pad for pad in pads if pad is not None)
         self.vocab_size = self._backend.get_vocab_size(with_added_tokens=True)
         self.truncated = 0
-        self._length = 0
 
     def encode(self, texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
         """See `Tokenizer.encode`. A text's ids equal transformers' with truncation and padding to `length`."""
@@ -177,16 +283,12 @@ class HFTokenizer:
         special = self._backend.num_special_tokens_to_add(False)
         if length <= special:
             raise VtjaxError(f"token length {length}; {special} are special, so at least {special + 1}")
-        if length != self._length:
-            self._backend.enable_truncation(length)
-            self._length = length
-        ids = np.full((len(texts), length), self.pad_id, np.int32)
-        mask = np.zeros((len(texts), length), bool)
-        for i, encoding in enumerate(self._backend.encode_batch(texts)):
-            self.truncated += bool(encoding.overflowing)
-            ids[i, : len(encoding.ids)] = encoding.ids
-            mask[i, : len(encoding.ids)] = True
-        return ids, mask
+        rows = []
+        for encoding in self._backend.encode_batch(texts, add_special_tokens=False):
+            self.truncated += len(encoding) > length - special
+            encoding.truncate(length - special)
+            rows.append(self._backend.post_process(encoding).ids)
+        return pad_rows(rows, length, self.pad_id)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Copies the tokenizer's files, so that `load_tokenizer` and transformers read the same."""
@@ -196,29 +298,11 @@ class HFTokenizer:
             if (self.folder / name).is_file():
                 shutil.copyfile(self.folder / name, target / name)
         if not (target / "tokenizer.json").is_file():
-            self._backend.no_truncation()
-            self._length = 0
             self._backend.save(str(target / "tokenizer.json"))
 
     def fingerprint(self) -> str:
         """See `Tokenizer.fingerprint`."""
-        self._backend.no_truncation()
-        self._length = 0
         return hashlib.sha256(f"{self.pad_id} {self._backend.to_str()}".encode()).hexdigest()
-
-
-def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
-    """The tokenizer saved in `folder`: a word tokenizer, CLIP's with OpenAI's ids, or any of Hugging Face's.
-
-    Raises:
-      VtjaxError: no tokenizer there.
-    """
-    from vtjax.text import clip_tokenizer
-
-    folder = pathlib.Path(folder)
-    if clip_tokenizer.is_clip_folder(folder):
-        return clip_tokenizer.ClipTokenizer.load(folder)
-    return WordTokenizer.load(folder) if (folder / WORD_FILE).is_file() else HFTokenizer(folder)
 
 
 def _backend(folder: pathlib.Path):
@@ -237,7 +321,7 @@ def _backend(folder: pathlib.Path):
 
 
 def _pad_tokens(folder: pathlib.Path) -> tuple[str, ...]:
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+    for name in (_SETTINGS, "special_tokens_map.json"):
         try:
             token = json.loads((folder / name).read_text(encoding="utf-8")).get("pad_token")
         except FileNotFoundError:

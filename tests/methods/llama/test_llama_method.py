@@ -13,9 +13,10 @@ from vtjax.errors import VtjaxError
 from vtjax.methods.llama import config as settings
 from vtjax.methods.llama import data, pipeline, task
 from vtjax.methods.llama.task import LlamaObjective
-from vtjax.methods.llama.text import WordIds, open_tokenizer, sizes_of
+from vtjax.methods.llama.text import open_tokenizer, sizes_of
 from vtjax.nn.lora import merge
 from vtjax.sharding.partition import flatten
+from vtjax.text.tokenizer import CausalWordTokenizer
 
 CONFIG = settings.LlamaConfig(
     settings.LlamaModelConfig(rank=2, alpha=6.0, dropout=0.0, frozen_dtype="float32"),
@@ -53,7 +54,7 @@ def test_lines_that_cannot_be_read_are_counted(tmp_path):
 
 
 def test_only_the_answer_counts_and_long_texts_are_cut():
-    tokenizer = WordIds(["who", "?", "she", "did"])
+    tokenizer = CausalWordTokenizer(["who", "?", "she", "did"])
     row = data.Transform(CONFIG, tokenizer)(data.Item("Who?", "she did", ""))
     assert row["ids"].tolist() == [1, 3, 4, 5, 6, 2] + [0] * 6
     assert row["valid"].tolist() == [True] * 6 + [False] * 6

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from vtjax.methods.car.config import CarTextConfig
-from vtjax.text.tokenizer import WORD_FILE, HFTokenizer, WordTokenizer, load_tokenizer
+from vtjax.text.assets import load_tokenizer
+from vtjax.text.tokenizer import WORD_FILE, HFTokenizer, WordTokenizer
 
 TOKENIZER = "tokenizer"
 

@@ -9,8 +9,9 @@ from vtjax.encoders.clip_config import ClipConfig, tokenizer_of
 from vtjax.encoders.sizes import TOKENIZER, carried_of
 from vtjax.errors import VtjaxError
 from vtjax.nn.clip import ClipConfig as Sizes
+from vtjax.text.assets import load_tokenizer
 from vtjax.text.clip_tokenizer import ClipTokenizer
-from vtjax.text.tokenizer import SPECIAL, Tokenizer, WordTokenizer, load_tokenizer, words
+from vtjax.text.tokenizer import SPECIAL, Tokenizer, WordTokenizer, words
 
 _SPREAD = 8  # ids that words outside the vocabulary are spread over
 

@@ -19,7 +19,7 @@ from vtjax.methods.llama.text import open_tokenizer, sizes_of
 from vtjax.nn.generate import Sampling, generate
 from vtjax.report.answer import Answer
 from vtjax.report.page import Page
-from vtjax.text.llama_tokenizer import pad_rows
+from vtjax.text.tokenizer import pad_rows
 
 
 class LlamaModel:

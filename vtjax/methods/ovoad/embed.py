@@ -23,7 +23,8 @@ from vtjax.methods.ovoad.data import window_at
 from vtjax.methods.ovoad.encoder import encoder_sizes, open_encoder
 from vtjax.methods.ovoad.scores import Bank, Scores
 from vtjax.nn.clip import ClipConfig as Sizes
-from vtjax.text.tokenizer import Tokenizer, load_tokenizer
+from vtjax.text.assets import load_tokenizer
+from vtjax.text.tokenizer import Tokenizer
 
 WINDOWS, TEXTS = 32, 64  # batch sizes
 TOKENIZER = "tokenizer"  # in a run's assets
