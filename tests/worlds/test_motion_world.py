@@ -20,7 +20,6 @@ from vtjax.worlds.motion_world import (
     MotionWorld,
     MotionWorldSettings,
     is_held_out,
-    script_order,
 )
 
 
@@ -142,8 +141,6 @@ def test_held_out_pairs_meet_in_the_test_split_only():
     pairs = list(itertools.combinations(motion_actions.NAMES, 2))
     assert 0.05 < np.mean([is_held_out(*pair, 0.1) for pair in pairs]) < 0.15
     assert meets("train") == meets("val") == 0 < meets("test")
-    world = MotionWorld(0, 400, "test", settings)
-    assert sum(bool(world.describe(i).novel) for i in range(40)) > 3
 
 
 def test_bones_have_one_length_through_a_clip(clips):
@@ -204,15 +201,13 @@ def test_words_do_not_move_the_limbs():
     assert plain.captions[0].text.startswith("A person ")
 
 
-def test_describe_tells_the_truth():
+def test_a_swapped_clip_has_the_same_actions_in_another_order():
     world = MotionWorld(0, 30, settings=MotionWorldSettings(min_events=2))
-    truth, clip = world.describe(4), world[4]
-    assert truth.actions == tuple(clip.captions[0].sequence.split(">")) == world.actions(4)
-    assert sorted(truth.swapped_actions) == sorted(truth.actions) and truth.swapped_actions != truth.actions
-    assert clip.captions[0].text in truth.summary
-    assert truth.key == clip.key and f"motion{MOTION_WORLD_VERSION}-" in clip.key
-    assert truth.natural == (script_order(truth.actions) == truth.actions)
-    np.testing.assert_allclose(truth.seconds, [(end - start) / 20 for start, end in clip.bounds])
+    clip, actions = world[4], world.actions(4)
+    assert actions == tuple(clip.captions[0].sequence.split(">"))
+    swapped = tuple(actions[i] for i in clip.swapped_order)
+    assert sorted(swapped) == sorted(actions) and swapped != actions
+    assert f"motion{MOTION_WORLD_VERSION}-" in clip.key
 
 
 @pytest.mark.parametrize(
@@ -238,5 +233,3 @@ def test_worlds_that_do_not_exist():
     assert len(world) == 3 and world[-1].key == world[2].key and len(list(world)) == 3
     with pytest.raises(IndexError):
         world[3]
-    with pytest.raises(VtjaxError, match="did you mean 'squat'"):
-        script_order(["sqat"])

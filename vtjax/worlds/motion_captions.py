@@ -7,7 +7,7 @@ the person, so that no event tells by its words where it was in the order.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -92,68 +92,48 @@ def _phrase(form: str, their: str) -> _Phrase:
     return _Phrase(*map(" ".join, forms))
 
 
-def _plain(s: str, p: Sequence[_Phrase]) -> str:
-    return f"{s} " + " then ".join(x.finite for x in p)
-
-
-def _and_then(s: str, p: Sequence[_Phrase]) -> str:
-    return f"{s} " + ", then ".join(x.finite for x in p[:-1]) + f" and then {p[-1].finite}"
-
-
-def _comma_then(s: str, p: Sequence[_Phrase]) -> str:
-    return f"{s} " + ", then ".join(x.finite for x in p)
-
-
-def _semicolon(s: str, p: Sequence[_Phrase]) -> str:
-    return f"{s} " + "; then ".join(x.finite for x in p)
-
-
-def _followed(s: str, p: Sequence[_Phrase]) -> str:
-    return _comma_then(s, p[:-1]) + f", followed by {p[-1].ing}"
-
-
-def _first_finally(s: str, p: Sequence[_Phrase]) -> str:
-    middle = "".join(f", then {x.finite}" for x in p[1:-1])
-    return f"first, {s} {p[0].finite}{middle} and finally {p[-1].finite}"
-
-
-def _first_then(s: str, p: Sequence[_Phrase]) -> str:
-    return f"{s} first " + " and then ".join(x.finite for x in p)
-
-
-def _sentences(s: str, p: Sequence[_Phrase]) -> str:
-    middle = "".join(f" Then {s} {x.finite}." for x in p[1:-1])
-    last = "Then" if len(p) == 2 else "Finally,"
-    return f"{s} {p[0].finite}.{middle} {last} {s} {p[-1].finite}"
-
-
-def _a_before_b(s: str, p: Sequence[_Phrase]) -> str:
-    return _comma_then(s, p[:-1]) + f" before {p[-1].ing}"
-
-
-def _after_a_b(s: str, p: Sequence[_Phrase]) -> str:
-    return f"after {p[0].ing}, " + _comma_then(s, p[1:])
-
-
-def _b_after_a(s: str, p: Sequence[_Phrase]) -> str:
-    then = "".join(f" Then {s} {x.finite}." for x in p[2:])
-    return f"{s} {p[1].finite} after {p[0].ing}." + then if then else f"{s} {p[1].finite} after {p[0].ing}"
-
-
-def _before_b_a(s: str, p: Sequence[_Phrase]) -> str:
-    return f"before {p[-1].ing}, " + _comma_then(s, p[:-1])
-
-
-# Name -> (how it is put, whether the text tells the events in another order than they happen in).
-PATTERNS: dict[str, tuple[Callable[[str, Sequence[_Phrase]], str], bool]] = {
-    "then": (_plain, False), "and then": (_and_then, False), "comma then": (_comma_then, False),
-    "semicolon": (_semicolon, False), "followed by": (_followed, False), "first, finally": (_first_finally, False),
-    "first then": (_first_then, False), "sentences": (_sentences, False), "before": (_a_before_b, False),
-    "after, ": (_after_a_b, False), "after": (_b_after_a, True), "before, ": (_before_b_a, True),
+# How a sequence may be put, and how often.
+PATTERNS = {
+    "then": 3, "and then": 3, "comma then": 2, "semicolon": 0.5, "followed by": 2, "first, finally": 1, "first then": 1,
+    "sentences": 2, "before": 1.5, "after, ": 1.5, "after": 2, "before, ": 1.5,
 }  # fmt: skip
+OUT_OF_ORDER = ("after", "before, ")  # patterns whose text tells the events in another order than they happen in
 _PATTERN_NAMES = tuple(PATTERNS)
-_WEIGHTS = np.array([3, 3, 2, 0.5, 2, 1, 1, 2, 1.5, 1.5, 2, 1.5])
-_WEIGHTS /= _WEIGHTS.sum()
+_WEIGHTS = np.array(list(PATTERNS.values())) / sum(PATTERNS.values())
+
+
+def _told(pattern: str, s: str, phrases: Sequence[_Phrase]) -> str:
+    """Two or more phrases of the subject `s` in the words of a pattern."""
+    finite, first, last = [phrase.finite for phrase in phrases], phrases[0].ing, phrases[-1].ing
+    told = lambda some: f"{s} " + ", then ".join(some)
+    match pattern:
+        case "then":
+            return f"{s} " + " then ".join(finite)
+        case "and then":
+            return f"{told(finite[:-1])} and then {finite[-1]}"
+        case "comma then":
+            return told(finite)
+        case "semicolon":
+            return f"{s} " + "; then ".join(finite)
+        case "followed by":
+            return f"{told(finite[:-1])}, followed by {last}"
+        case "first, finally":
+            middle = "".join(f", then {x}" for x in finite[1:-1])
+            return f"first, {s} {finite[0]}{middle} and finally {finite[-1]}"
+        case "first then":
+            return f"{s} first " + " and then ".join(finite)
+        case "sentences":
+            middle = "".join(f" Then {s} {x}." for x in finite[1:-1])
+            return f"{s} {finite[0]}.{middle} {'Then' if len(finite) == 2 else 'Finally,'} {s} {finite[-1]}"
+        case "before":
+            return f"{told(finite[:-1])} before {last}"
+        case "after, ":
+            return f"after {first}, {told(finite[1:])}"
+        case "after":
+            then = "".join(f" Then {s} {x}." for x in finite[2:])
+            return f"{s} {finite[1]} after {first}" + (f".{then}" if then else "")
+        case _:
+            return f"before {last}, {told(finite[:-1])}"
 
 
 def _sentence(text: str) -> str:
@@ -187,6 +167,6 @@ def make_caption(
     phrases = [
         _phrase(FORMS[name][int(pick * len(FORMS[name]))], their) for name, pick in zip(names, picks, strict=True)
     ]
-    text = f"{subject} {phrases[0].finite}" if len(phrases) == 1 else PATTERNS[pattern][0](subject, phrases)
+    text = f"{subject} {phrases[0].finite}" if len(phrases) == 1 else _told(pattern, subject, phrases)
     events = tuple(_sentence(f"{subject} {phrase.finite}") for phrase in phrases)
     return Caption(text=_sentence(text), events=events, sequence=sequence_key(names))

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vtjax.data.motion.clip import FPS, MotionClip
+from vtjax.data.motion.clip import MotionClip
 from vtjax.data.motion.features import joints_to_features
 from vtjax.data.motion.stitch import stitch
 from vtjax.errors import VtjaxError, nearest
@@ -31,7 +31,6 @@ SCRIPT = (
     "punch_right", "kick_right", "kick_left", "kneel", "sit", "clap", "turn_right", "turn_left", "walk_backward",
     "turn_around", "run_forward",
 )  # fmt: skip
-_RANK = {name: rank for rank, name in enumerate(SCRIPT)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,36 +92,9 @@ class MotionWorldSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class MotionTruth:
-    """All that is known of a clip. actions: in the order in which they happen. natural: whether that is SCRIPT's.
-
-    novel: pairs of its actions that training never shows together (settings.held_out).
-    seconds: length of each event. summary: the same in words.
-    """
-
-    key: str
-    actions: tuple[str, ...]
-    families: tuple[str, ...]
-    natural: bool
-    novel: tuple[tuple[str, str], ...]
-    person: motion_actions.Person
-    seconds: tuple[float, ...]
-    swapped_actions: tuple[str, ...]
-    summary: str
-
-
-@dataclasses.dataclass(frozen=True)
 class _Plan:
     actions: tuple[str, ...]
     person: motion_actions.Person
-
-
-def script_order(actions: Sequence[str]) -> tuple[str, ...]:
-    """The actions in their natural order. Raises VtjaxError for an unknown action."""
-    for name in actions:
-        if name not in _RANK:
-            raise VtjaxError(f"unknown action {name!r}: {nearest(name, SCRIPT)}")
-    return tuple(sorted(actions, key=_RANK.__getitem__))
 
 
 def is_held_out(first: str, second: str, share: float) -> bool:
@@ -182,30 +154,6 @@ class MotionWorld:
         _, plan_rng, _, _ = self._streams(index)
         return self._plan(plan_rng).actions
 
-    def describe(self, index: int) -> MotionTruth:
-        """Everything that is known of clip `index`."""
-        clip = self[index]
-        index, plan_rng, _, _ = self._streams(index)
-        plan = self._plan(plan_rng)
-        seconds = tuple((end - start) / FPS for start, end in clip.bounds)
-        pairs = itertools.combinations(dict.fromkeys(plan.actions), 2)
-        timed = ", ".join(f"{name} {time:.2f} s" for name, time in zip(plan.actions, seconds, strict=True))
-        swapped = tuple(plan.actions[i] for i in clip.swapped_order)
-        lines = [f"{clip.key}: {timed}", *(f'  "{caption.text}"' for caption in clip.captions)]
-        if swapped:
-            lines.append(f"  swapped: {', '.join(swapped)}")
-        return MotionTruth(
-            key=clip.key,
-            actions=plan.actions,
-            families=tuple(motion_actions.ACTIONS[name].family for name in plan.actions),
-            natural=plan.actions == script_order(plan.actions),
-            novel=tuple(pair for pair in pairs if is_held_out(*pair, self.settings.held_out)),
-            person=plan.person,
-            seconds=seconds,
-            swapped_actions=swapped,
-            summary="\n".join(lines),
-        )
-
     def _streams(self, index: int) -> tuple[int, np.random.Generator, np.random.Generator, np.random.Generator]:
         if not -self.size <= index < self.size:
             raise IndexError(f"clip {index} of a motion world of {self.size}")
@@ -240,7 +188,7 @@ class MotionWorld:
         return chosen
 
     def _ordered(self, chosen: list[str], rng: np.random.Generator) -> tuple[str, ...]:
-        natural = script_order(chosen)
+        natural = tuple(sorted(chosen, key=SCRIPT.index))
         orders = math.factorial(len(chosen)) / math.prod(map(math.factorial, collections.Counter(chosen).values()))
         if rng.random() < max(self.settings.script, 1 / orders):
             return natural
