@@ -1,9 +1,14 @@
-"""Every command of the README is executed, at smoke size and in its order; installation lines are those of .ci/run."""
+"""Every command and Python example of the README and of the pages under docs/ is executed, at smoke size and in order.
+
+All pages share one folder and the runs made in it; what several pages show is run once. Installation lines are those of
+.ci/run, and commands for clusters are dry runs.
+"""
 
 import importlib.util
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
@@ -13,10 +18,14 @@ import pytest
 import videos
 
 ROOT = pathlib.Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-COMMANDS = [
-    line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines() if line.strip()
-]
+# In the order of a reader: a later page may use the runs of an earlier one.
+PAGES = (
+    "README.md", "docs/index.md", "docs/motions.md", "docs/videos.md", "docs/weights.md", "docs/hosts.md",
+    "docs/plans.md", "docs/settings.md", "docs/methods/car.md", "docs/methods/ovoad.md", "docs/methods/clip.md",
+    "docs/methods/llama.md", "docs/adding_a_method.md", "docs/results.md",
+)  # fmt: skip
+VIDEOS = (ROOT / "docs" / "videos.md").read_text()
+OURS = ("python -m vtjax", "python -m launch")
 TINY = ["--config.train.steps=3", "--config.train.batch_size=8", "--config.train.eval_every=0",
         "--config.optim.warmup_steps=1"]  # fmt: skip
 SMALL = {
@@ -45,9 +54,22 @@ SMALL = {
 }  # fmt: skip
 
 
+
+
+def steps():
+    """(page, "sh" or "python", command or example) in order, each once."""
+    shown = {}
+    for page in PAGES:
+        for kind, block in re.findall(r"```(sh|python)\n(.*?)```", (ROOT / page).read_text(), re.S):
+            for step in block.splitlines() if kind == "sh" else [block]:
+                if step.strip():
+                    shown.setdefault((kind, step), page)
+    return [(page, kind, step) for (kind, step), page in shown.items()]
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder as a reader of the README has it: the repository's configs, recordings and videos with captions."""
+    """A folder as a reader of the pages has it: the repository's configs, recordings and videos with captions."""
     from vtjax.data.motion.features import features_to_joints
     from vtjax.worlds.motion_world import MotionWorld, MotionWorldSettings
 
@@ -60,7 +82,7 @@ def place(tmp_path_factory):
         np.save(place / "my_motions" / f"clip_{i:02d}.npy", features_to_joints(clip.features))
         (place / "my_motions" / f"clip_{i:02d}.txt").write_text(clip.captions[0].text + "\n")
     (place / "my_videos" / "tea").mkdir(parents=True)
-    rows = [re.search(r"^video,.*", README, re.M)[0]]
+    rows = [re.search(r"^video,.*", VIDEOS, re.M)[0]]
     for i in range(6):
         videos.write(place / "my_videos" / "tea" / f"{i}.mp4", 20, brightness=20 * i)
         times = "0:00,0:01.5" if i % 2 else ","
@@ -76,31 +98,57 @@ def run(place, arguments):
     return subprocess.run(arguments, cwd=place, env=environment, capture_output=True, text=True, timeout=600)
 
 
+def small(command):
+    """The command's arguments at a size for tests; None where what it needs is not installed."""
+    arguments = shlex.split(command)
+    arguments[0] = sys.executable
+    config = re.search(r"configs/(\w+)\.py", command)
+    if "vtjax.train" in command and config and config[1] in SMALL:
+        arguments += TINY + SMALL[config[1]]
+    if "vtjax.plan" in command:
+        if importlib.util.find_spec("libtpu") is None:
+            return None  # tests/aot say that they are skipped
+        for large, little in (("configs/llama.py:7b", "configs/llama.py:smoke"), ("v5p-128", "v5e-4")):
+            arguments = [a.replace(large, little) for a in arguments]
+        arguments += ["--config.method.text.max_tokens=128", "--config.method.text.chunk=128"]
+    arguments = [a.replace("--source=.", f"--source={ROOT}") for a in arguments]
+    return [a.replace("--stitch_pairs=2000", "--stitch_pairs=40") for a in arguments]
+
+
+def test_every_page_with_commands_is_read():
+    for page in (ROOT / "docs").rglob("*.md"):
+        if re.search(r"```(sh|python)\n", page.read_text()):
+            assert str(page.relative_to(ROOT)) in PAGES
+
+
 def test_installation_is_what_ci_does():
     script = (ROOT / ".ci" / "run").read_text()
-    for command in (c for c in COMMANDS if not c.startswith(("python -m vtjax", "python -m launch"))):
-        assert command in script, command
+    for page, kind, command in steps():
+        if kind == "sh" and not command.startswith(OURS):
+            assert command in script, f"{page}: {command}"
 
 
-def test_every_command_runs(place):
-    import shlex
+def test_commands_for_clusters_are_dry_runs():
+    for page, kind, command in steps():
+        if kind == "sh" and re.search(r"launch\.(tpu|gke|slurm)", command):
+            assert "--dry_run" in command, f"{page}: {command}"
 
-    for command in (c for c in COMMANDS if c.startswith(("python -m vtjax", "python -m launch"))):
-        arguments = shlex.split(command)
-        arguments[0] = sys.executable
-        if "vtjax.train" in command:
-            arguments += TINY + SMALL[re.search(r"configs/(\w+)\.py", command)[1]]
-        arguments = [a.replace("--source=.", f"--source={ROOT}") for a in arguments]
-        if "vtjax.plan" in command:
-            if importlib.util.find_spec("libtpu") is None:
-                continue  # tests/aot say that they are skipped
-            for large, small in (("configs/llama.py:7b", "configs/llama.py:smoke"), ("v5p-128", "v5e-4")):
-                arguments = [a.replace(large, small) for a in arguments]
-            arguments += ["--config.method.text.max_tokens=128", "--config.method.text.chunk=128"]
-        if "--stitch_pairs=2000" in arguments:
-            arguments[arguments.index("--stitch_pairs=2000")] = "--stitch_pairs=40"
+
+def test_every_command_and_example_runs(place):
+    printed = {}
+    for page, kind, step in steps():
+        if kind == "python":
+            arguments = [sys.executable, "-c", step]
+        elif step.startswith(OURS):
+            arguments = small(step)
+        else:
+            continue
+        if arguments is None:
+            continue
         done = run(place, arguments)
-        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        assert done.returncode == 0, f"{page}: {step}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        if kind == "python":
+            printed[page] = len(done.stdout.strip().splitlines())
     assert (place / "runs" / "car-demo" / "report.html").is_file()
     assert (place / "runs" / "car-demo" / "prediction.html").is_file()
     assert (place / "runs" / "clip-videos" / "prediction.html").is_file()
@@ -108,12 +156,6 @@ def test_every_command_runs(place):
     assert (published / "model.safetensors").read_bytes() == (exported / "model.safetensors").read_bytes()
     assert (place / "runs" / "clip-demo" / "report.html").is_file()
     assert (place / "runs" / "clip-demo" / "prediction.html").is_file()
-
-
-def test_python_examples_run(place):
-    printed = []
-    for example in re.findall(r"```python\n(.*?)```", README, re.S):
-        done = run(place, [sys.executable, "-c", example])
-        assert done.returncode == 0, f"{example}\n{done.stderr[-3000:]}"
-        printed.append(len(done.stdout.strip().splitlines()))
-    assert printed == [3, 8, 12]  # matches, frames, and steps: three seconds at four a second
+    # Matches and two results; matches; frames; and steps: three seconds at four a second.
+    expected = {"README.md": 5, "docs/motions.md": 3, "docs/weights.md": 8, "docs/methods/ovoad.md": 12}
+    assert {page: printed[page] for page in expected} == expected
