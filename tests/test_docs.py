@@ -17,7 +17,7 @@ CODE = r"`((?:\w+/)+\w+\.py)(?:: ([\w.]+))?`((?:, `\w+`(?!:))*)"
 
 def settings(method):
     """{"section.field": default} of a method's configuration, and of the optimiser."""
-    tree = {**vars(methods.config_types(method)[0]()), "optim": config.Optim()}
+    tree = {**vars(methods.get(method).config()), "optim": config.Optim()}
     return {
         f"{section}.{field}": value
         for section, part in tree.items()
