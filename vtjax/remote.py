@@ -1,8 +1,9 @@
 """Work directories in a bucket (gs://...): what methods read and write by file name lies in a folder of this machine.
 
-Checkpoints, metrics, heartbeats, done files and the configuration go straight to the bucket. Everything else of a work
-directory (assets, result tables, reports) is small and made by code that wants real files: it lies in a mirror under
-VTJAX_CACHE (default ~/.cache/vtjax), is fetched from the bucket when a run is opened and sent there once it is made.
+Checkpoints, metrics, heartbeats, the lock, done files and the configuration go straight to the bucket. Everything else
+of a work directory (assets, result tables, reports) is small and made by code that wants real files: it lies in a
+mirror under VTJAX_CACHE (default ~/.cache/vtjax), is fetched from the bucket when a run is opened and sent there once
+it is made.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from vtjax.files import as_path, is_remote, write_atomically
 
 _ORIGIN, _SENT = ".origin", ".sent.json"  # in a mirror: the address in the bucket; size and time of what lies there
-_LEFT = re.compile(r"(^|/)(checkpoints|best_\w+|heartbeats\S*|tensorboard|profile|\w+_frozen)(/|$)")
+_LEFT = re.compile(r"(^|/)(lock\.json|checkpoints|best_\w+|heartbeats\S*|tensorboard|profile|\w+_frozen)(/|$)")
 
 
 def cache() -> pathlib.Path:

@@ -12,7 +12,7 @@ import jax
 from vtjax import arguments, config, methods, remote
 from vtjax.errors import VtjaxError
 from vtjax.files import as_path
-from vtjax.hosts import processes
+from vtjax.hosts import lock, processes
 from vtjax.methods.method import Method
 from vtjax.sharding.mesh import make_mesh
 from vtjax.sharding.partition import partition
@@ -125,12 +125,13 @@ def run_experiment(
     """
     work = as_path(work)
     methods.check(experiment)
-    recipe.prepare_work(experiment, work, allow_config_change, methods.load_experiment)
-    stages = methods.get(experiment.name).recipe(experiment, remote.local(work, processes.index_of()))
-    return recipe.run_stages(
-        stages, work, make_mesh(experiment.mesh), seed=experiment.seed, loader=experiment.loader,
-        allow_config_change=allow_config_change, allow_data_change=allow_data_change, tensorboard=tensorboard,
-    )  # fmt: skip
+    with lock.held(work):
+        recipe.prepare_work(experiment, work, allow_config_change, methods.load_experiment)
+        stages = methods.get(experiment.name).recipe(experiment, remote.local(work, processes.index_of()))
+        return recipe.run_stages(
+            stages, work, make_mesh(experiment.mesh), seed=experiment.seed, loader=experiment.loader,
+            allow_config_change=allow_config_change, allow_data_change=allow_data_change, tensorboard=tensorboard,
+        )  # fmt: skip
 
 
 def fit(experiment: config.Experiment, work: pathlib.Path | str, **options: Any) -> Run:

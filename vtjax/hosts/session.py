@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from vtjax.errors import VtjaxError
@@ -48,6 +49,7 @@ class Session:
         self.guard: subprocess.Popen | None = None
         self.ending = threading.Lock()
         self.end_state = "finished"
+        self.at_end: list[Callable[[], None]] = []  # called however this process ends, unless it is killed
         self.joined = False
         self.over = threading.Event()
 
@@ -63,6 +65,8 @@ class Session:
         self.guard = subprocess.Popen([sys.executable, *arguments], stdin=subprocess.PIPE, start_new_session=True)
 
     def dismiss(self) -> None:
+        for action in self.at_end:
+            action()
         if self.guard is not None:
             try:
                 self.guard.communicate(b"bye", timeout=5)

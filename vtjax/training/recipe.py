@@ -15,7 +15,7 @@ from vtjax import remote
 from vtjax.config import Experiment, Loader
 from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
-from vtjax.hosts import processes
+from vtjax.hosts import lock, processes
 from vtjax.hosts.heartbeat import FOLDER
 from vtjax.training.checkpoint import Checkpoints, load_params
 from vtjax.training.loop import Outcome, run_task
@@ -53,7 +53,7 @@ def prepare_work(
             for name, value in _fields(new).items()
             if old.get(name) != value and not any(part in f"{name}." for part in FREE)
         ]
-        made = [e.name for e in work.iterdir() if e != path and not e.name.startswith(FOLDER)]
+        made = [e for e in work.iterdir() if not e.name.lstrip(".").startswith((path.name, lock.NAME, FOLDER))]
         begun = made or old.keys() != _fields(new).keys()
         if differing and begun:
             raise VtjaxError(
