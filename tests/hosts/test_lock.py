@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import signal
 import socket
 import subprocess
@@ -132,11 +131,10 @@ def test_a_lock_that_is_released_while_another_waits_is_free(tmp_path):
 
 
 def test_the_holder_refreshes_and_an_error_releases(tmp_path):
-    with pytest.raises(ZeroDivisionError):
-        with lock.held(tmp_path / "a" / "b"):
-            time.sleep(0.5)
-            assert record(tmp_path / "a" / "b")["count"] >= 2
-            raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), lock.held(tmp_path / "a" / "b"):
+        time.sleep(0.5)
+        assert record(tmp_path / "a" / "b")["count"] >= 2
+        raise ZeroDivisionError
     assert not list((tmp_path / "a" / "b").iterdir())
 
 
@@ -210,8 +208,7 @@ def test_of_several_processes_the_first_holds_it_and_all_are_refused(tmp_path):
         said = processes.finish()
         assert all(f"held by {processes.processes[0].pid}\n" in text for text in said.values())
     assert not (tmp_path / lock.NAME).exists()
-    with lock.held(pathlib.Path(tmp_path)):
-        with Several(2, command=command) as processes:
-            ended = processes.end()
+    with lock.held(tmp_path), Several(2, command=command) as processes:
+        ended = processes.end()
     for status, text in ended.values():
         assert status == 2 and f"in use by another training: process {os.getpid()} on host" in text, text
