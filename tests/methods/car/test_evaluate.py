@@ -16,6 +16,7 @@ from vtjax.methods.car import data, evaluate
 from vtjax.methods.car.config import CarQuirks
 from vtjax.methods.car.embed import BATCH, open_embedder
 from vtjax.methods.car.model import CarModel
+from vtjax.worlds.drawn import cache_folder
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def run(trained):
 
 @pytest.fixture(scope="module")
 def store(run):
-    return data.open_store(run.experiment.method.data, data.cache_of(run.experiment, run.work))
+    return data.open_store(run.experiment.method.data, cache_folder(run.experiment, run.work))
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from vtjax.data.motion.features import features_to_joints
 from vtjax.errors import VtjaxError
 from vtjax.methods.car import data, predict
 from vtjax.methods.car.embed import open_embedder
+from vtjax.worlds.drawn import cache_folder
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def run(trained):
 
 @pytest.fixture(scope="module")
 def clips(run):
-    store = data.open_store(run.experiment.method.data, data.cache_of(run.experiment, run.work))
+    store = data.open_store(run.experiment.method.data, cache_folder(run.experiment, run.work))
     return [store[i] for i in store.split("test")]
 
 
@@ -84,7 +85,7 @@ def test_a_folder_of_joint_arrays_is_searched(run, folder, clips):
     assert [(m.name, m.score) for m in again] == [(m.name, m.score) for m in ranked]
     one = run.predict(motion=str(folder / "third.npy"), texts=["A person walks.", "A person jumps."], fps=20.0)
     assert len(one) == 2
-    prepared = str(predict.open_motions(str(folder), data.cache_of(run.experiment, run.work), fps=20.0).path)
+    prepared = str(predict.open_motions(str(folder), cache_folder(run.experiment, run.work), fps=20.0).path)
     assert [m.name for m in run.predict(text=text, motions=prepared)] == [m.name for m in ranked]
 
 

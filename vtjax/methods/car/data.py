@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
 import pathlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from absl import logging
 
-from vtjax.config import Experiment
 from vtjax.data.motion.clip import Caption, MotionClip
-from vtjax.data.motion.store import MotionStore, write_store
+from vtjax.data.motion.store import MotionStore
 from vtjax.data.motion.validate import caption_rows
 from vtjax.errors import VtjaxError
 from vtjax.methods.car.config import CarConfig, CarDataConfig
 from vtjax.methods.car.text import TextFields
 from vtjax.text.shuffle import all_orders, has_wrong_order, ordered_text, shuffled_order
+from vtjax.worlds.motion_folder import motion_folder
+from vtjax.worlds.motion_world import MotionWorldSettings
 
 _LISTED_EVENTS = 5  # up to this many events, every wrong order is listed
 
@@ -44,46 +42,14 @@ class Clips:
         return [self.store.captions(i) for i in self.indices]
 
 
-def cache_of(experiment: Experiment, work: pathlib.Path) -> pathlib.Path:
-    """Folder for worlds and language-model states, shared by the runs beside each other."""
-    return pathlib.Path(experiment.method.data.cache or work.absolute().parent / "cache")
-
-
 def world_store(config: CarDataConfig, cache: pathlib.Path) -> MotionStore:
-    """The embedded world of a configuration as a prepared folder, generated on first use."""
-    from vtjax.worlds.motion_world import MOTION_WORLD_VERSION, MotionWorld, MotionWorldSettings
-
-    common = {
-        "min_events": config.min_events,
-        "max_events": config.max_events,
-        "event_similarity": config.event_similarity,
-        "paraphrase": config.paraphrase,
-    }
+    """Opens the embedded world of a configuration as a prepared folder, generated on first use."""
     sizes = {"train": config.world_train, "val": config.val_size, "test": config.world_test}
-    scripts = {split: config.script if split == "train" else 0.0 for split in sizes}
-    worlds = {
-        split: MotionWorld(config.world_seed, size, split, MotionWorldSettings(**common, script=scripts[split]))
-        for split, size in sizes.items()
-    }
-    identity = {"version": MOTION_WORLD_VERSION, "seed": config.world_seed, "sizes": sizes}
-    identity |= {**common, "script": config.script}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    folder = cache / f"motion-world-{digest}"
-    if not (folder / "meta.json").is_file():
-        import tqdm
-
-        splits: dict[str, str] = {}
-
-        def clips():
-            for split, world in worlds.items():
-                for i in tqdm.trange(len(world), desc=f"motion world, {split}", unit="clip", mininterval=5):
-                    clip = world[i]
-                    splits[clip.key] = split
-                    yield clip
-
-        logging.info("generating the motion world into %s", folder)
-        write_store(folder, clips(), meta={"source": "world", **identity}, splits=splits, overwrite=folder.exists())
-    return MotionStore(folder)
+    settings = MotionWorldSettings(
+        min_events=config.min_events, max_events=config.max_events, event_similarity=config.event_similarity,
+        paraphrase=config.paraphrase, script=config.script,
+    )  # fmt: skip
+    return motion_folder(config.world_seed, sizes, settings, cache)
 
 
 def open_store(config: CarDataConfig, cache: pathlib.Path) -> MotionStore:

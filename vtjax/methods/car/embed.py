@@ -17,6 +17,7 @@ from vtjax.methods.car import data
 from vtjax.methods.car.config import CarConfig
 from vtjax.methods.car.task import CarObjective
 from vtjax.methods.car.text import TextFields, language_model_config, open_text
+from vtjax.worlds.drawn import cache_folder
 
 BATCH = 64
 
@@ -77,7 +78,7 @@ class CarModel:
 
     def __init__(self, experiment: Experiment, work: pathlib.Path):
         self.config: CarConfig = experiment.method
-        self.cache = data.cache_of(experiment, work)
+        self.cache = cache_folder(experiment, work)
         self.embedder = open_embedder(self.config, work / "assets", self.cache)
         self._galleries: dict[str, tuple[list[MotionClip], np.ndarray]] = {}
 

@@ -46,7 +46,7 @@ class TestSet:
 
 def test_set(clips: data.Clips, config: CarConfig) -> TestSet:
     """Every clip of `clips` with its first caption (car.md 4.1)."""
-    records = [clip for _, clip in clips]
+    records = [clips[i][1] for i in range(len(clips))]
     captions = [clip.captions[0] for clip in records]
     problems = Problems()
     events = [data.events_of(c) for c in captions]

@@ -21,6 +21,7 @@ from vtjax.methods.car.text import language_model_config, open_text
 from vtjax.text.shuffle import has_wrong_order
 from vtjax.training.precision import compute_dtype
 from vtjax.training.task import Task
+from vtjax.worlds.drawn import cache_folder
 
 
 def build(experiment: Experiment, work: pathlib.Path) -> Task:
@@ -29,7 +30,7 @@ def build(experiment: Experiment, work: pathlib.Path) -> Task:
     Raises:
       VtjaxError: data, language model or settings that cannot work.
     """
-    config, cache = experiment.method, data.cache_of(experiment, work)
+    config, cache = experiment.method, cache_folder(experiment, work)
     store = data.open_store(config.data, cache)
     train = data.split_clips(store, config.data.train_split)
     assets = work / "assets"

@@ -8,7 +8,7 @@ import pathlib
 
 from absl import logging
 
-from vtjax.config import Experiment
+from vtjax.config import Experiment, check_fields
 from vtjax.errors import VtjaxError
 from vtjax.methods.llama import data
 from vtjax.methods.llama.evaluate import Scorer
@@ -51,7 +51,12 @@ def build(experiment: Experiment, work: pathlib.Path) -> Task:
 
 
 def objective_of(experiment: Experiment) -> LlamaObjective:
-    """Builds the objective of an experiment."""
+    """Builds the objective of an experiment.
+
+    Raises:
+      VtjaxError: settings that cannot work.
+    """
+    check_fields(experiment.method, "config.method")
     return LlamaObjective(experiment.method, sizes_of(experiment.method), compute_dtype(experiment))
 
 
