@@ -70,7 +70,8 @@ def test_between_opposite_directions_is_a_half_turn_about_a_perpendicular_axis(v
 
 def test_leading_axes_broadcast_and_identity_changes_nothing(vectors):
     a = vectors.reshape(2, 5, 10, 3)
-    one = quaternion.identity(2, 5, 1)
+    one = np.zeros((2, 5, 1, 4), np.float32)
+    one[..., 0] = 1
     np.testing.assert_array_equal(quaternion.rotate(one, a), a)
     q = quaternion.between(a, a[:, :, ::-1])
     np.testing.assert_array_equal(quaternion.multiply(one, q), q)

@@ -5,7 +5,8 @@ import pytest
 
 from vtjax.data.motion.skeleton import REST_DIRECTIONS, TARGET_BONE_LENGTHS, joints_from
 from vtjax.data.motion.sources import assign_splits, mirrored
-from vtjax.data.motion.stitched_pairs import Source, clause_of, crop, make_pairs, sentence_of
+from vtjax.data.motion.stitched_pairs import Source, clause_of, crop, make_pairs
+from vtjax.data.readers.captions import as_caption
 from vtjax.errors import VtjaxError
 
 
@@ -74,7 +75,7 @@ def test_pairs_need_two_actions():
 def test_clauses():
     assert clause_of("A person walks. ") == "a person walks"
     assert clause_of("I walk") == "I walk" and clause_of("CMU walk") == "CMU walk"
-    assert sentence_of("a person walks") == "A person walks."
+    assert as_caption("a person walks") == "A person walks."
 
 
 def test_crop_stays_inside():

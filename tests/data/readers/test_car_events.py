@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from vtjax.data.readers.car_events import EventFolder, is_degenerate, read_events, validate_events, write_events
-from vtjax.errors import VtjaxError
+from vtjax.data.readers.car_events import is_degenerate, read_events, usable_events, validate_events, write_events
+from vtjax.errors import Problems, VtjaxError
 
 
 def test_layout_and_round_trip(tmp_path):
@@ -36,13 +36,11 @@ def test_folder_counts_what_is_wrong(tmp_path):
     write_events(tmp_path / "event_texts", "a", 1, ["x", "X."])
     (tmp_path / "event_texts/a_2.json").write_text("{")
     (tmp_path / "event_texts/a_3.json").write_text('["x"]')
-    folder = EventFolder(tmp_path)
-    assert [folder("a", i) for i in range(5)] == [("x", "y"), (), (), (), ()]
-    assert folder.found == 1
-    assert folder.problems.counts() == {
+    problems = Problems()
+    events = [usable_events(tmp_path / "event_texts", "a", i, problems) for i in range(5)]
+    assert events == [("x", "y"), (), (), (), ()]
+    assert problems.counts() == {
         "malformed event file": 2,
         "degenerate events: all are the same sentence, so they have no order": 1,
         "no event file for a caption": 1,
     }
-    with pytest.raises(VtjaxError, match="no such folder"):
-        EventFolder(tmp_path / "absent")

@@ -1,4 +1,4 @@
-"""Where the events of captions come from while motion is prepared, and CAR's event files written of them (car.md 3.1).
+"""Where the events of captions come from while motion is prepared, and CAR's event files written of them.
 
 rules: the offline splitter. none: no events. cache:PATH, call:module:function, http:URL#model: a text generator.
 Anything else is a folder of CAR's released files {keyid}_{idx}.json.
@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 from vtjax.data.motion.clip import Caption
+from vtjax.data.readers.car_events import usable_events, write_events
 from vtjax.errors import Problems, VtjaxError
 
 GENERATORS = ("cache", "call", "http", "https")
@@ -31,7 +32,7 @@ class EventSource:
 
     cache: JSONL file that keeps the answers of a generator. index: with a folder, which position of a caption names
     its file; "filtered" counts only the captions that were admitted, as the released training code does, and so reads
-    another caption's events wherever an earlier caption was left out (car.md 3.8.3).
+    another caption's events wherever an earlier caption was left out (CAR's released code).
     What is missing or invalid is counted in `problems`, and an invalid answer leaves its caption as one event.
     Raises VtjaxError where the choice, the folder or the cache cannot work.
     """
@@ -48,7 +49,7 @@ class EventSource:
         if self.filtered and (choice in ("rules", "none") or is_generator(choice)):
             raise VtjaxError(f"--event_index=filtered is about a folder of event files, but --events={choice}")
         self.choice = choice
-        self.found: dict[tuple[str, int], tuple[str, ...]] = {}
+        self.kept: dict[tuple[str, int], tuple[str, ...]] = {}
         self._find = _finder(choice, problems, cache)
 
     def attach(self, key: str, captions: Sequence[Caption]) -> tuple[Caption, ...]:
@@ -67,15 +68,13 @@ class EventSource:
         """Keeps the events of captions for `write`."""
         for i, caption in enumerate(captions):
             if caption.events:
-                self.found[key, i if caption.index is None else caption.index] = caption.events
+                self.kept[key, i if caption.index is None else caption.index] = caption.events
 
     def write(self, folder: pathlib.Path) -> int:
         """Writes {keyid}_{idx}.json for every caption with events into `folder`; returns how many."""
-        from vtjax.data.readers.car_events import write_events
-
-        for (key, index), events in self.found.items():
+        for (key, index), events in self.kept.items():
             write_events(folder, key, index, events)
-        return len(self.found)
+        return len(self.kept)
 
 
 def _finder(choice: str, problems: Problems, cache: str | None) -> _Find | None:
@@ -95,15 +94,14 @@ def _finder(choice: str, problems: Problems, cache: str | None) -> _Find | None:
             return decompose(texts, generator, problems, [f"{key}_{i}" for i in indices]) if texts else []
 
         return ask
-    from vtjax.data.readers.car_events import EventFolder
-
-    if not pathlib.Path(choice).is_dir():
+    folder = pathlib.Path(choice)
+    if not folder.is_dir():
         raise VtjaxError(
             f"--events={choice}: no such folder; rules, none, cache:PATH, call:module:function, http:URL#model or a "
             "folder of event files {keyid}_{idx}.json is expected"
         )
-    folder = EventFolder(choice, problems)
-    return lambda key, indices, texts: [folder(key, i) for i in indices]
+    folder = folder / "event_texts" if (folder / "event_texts").is_dir() else folder
+    return lambda key, indices, texts: [usable_events(folder, key, i, problems) for i in indices]
 
 
 def written_folder(path: str, overwrite: bool) -> pathlib.Path:

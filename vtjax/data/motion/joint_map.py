@@ -2,13 +2,12 @@
 
 Each target joint is one source joint or a weighted mean of several: a skeleton that lacks a vertebra or a collar gets
 one between its neighbours, at the fraction of the way where SMPL's reference skeleton has it. Bone lengths do not
-matter, since the features put every motion on one skeleton (car.md 7); directions do, so no two joints may coincide.
+matter, since the features put every motion on one skeleton; directions do, so no two joints may coincide.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vtjax.data.motion import skeleton
+from vtjax.data.readers.json_stream import read_json
 from vtjax.errors import VtjaxError, nearest
 
 SMPL22 = skeleton.JOINT_NAMES
@@ -90,20 +90,26 @@ def _build(name: str, entries: Mapping[str, str | Weights], order: Sequence[str]
     return JointMap(name, sources, tuple(order))
 
 
-def _sides(left: Mapping[str, str | Weights], swap: tuple[str, str]) -> dict[str, str | Weights]:
-    """Adds the right side of `left` by exchanging the source's left marker for its right one."""
-    both = dict(left)
-    for joint, entry in left.items():
-        if isinstance(entry, str):
-            both["right_" + joint.removeprefix("left_")] = entry.replace(*swap)
-        else:
-            both["right_" + joint.removeprefix("left_")] = tuple((n.replace(*swap), w) for n, w in entry)
-    return both
+_LEFT = ("left_hip", "left_knee", "left_ankle", "left_foot", "left_collar", "left_shoulder", "left_elbow", "left_wrist")
 
 
+def _sided(
+    name: str, trunk: Mapping[str, str | Weights], left: Sequence[str | Weights], swap: tuple[str, str],
+    order: Sequence[str] = (),
+) -> JointMap:  # fmt: skip
+    """A map from the sources of the trunk and of the left side (_LEFT); `swap` makes a left source the right one."""
+    entries = dict(trunk)
+    for joint, entry in zip(_LEFT, left, strict=True):
+        right = entry.replace(*swap) if isinstance(entry, str) else tuple((n.replace(*swap), w) for n, w in entry)
+        entries |= {joint: entry, "right_" + joint.removeprefix("left_"): right}
+    return _build(name, entries, order)
+
+
+_LEG = ("LeftUpLeg", "LeftLeg", "LeftFoot", "LeftToeBase")
+_ARM = ("LeftArm", "LeftForeArm", "LeftHand")
 MAPS: dict[str, JointMap] = {
     "smpl22": _build("smpl22", {j: j for j in SMPL22}, SMPL22),
-    "bandai21": _build(
+    "bandai21": _sided(
         "bandai21",
         {
             "pelvis": "Hips",
@@ -112,24 +118,13 @@ MAPS: dict[str, JointMap] = {
             "spine3": "Chest",
             "neck": "Neck",
             "head": "Head",
-        }
-        | _sides(
-            {
-                "left_hip": "UpperLeg_L",
-                "left_knee": "LowerLeg_L",
-                "left_ankle": "Foot_L",
-                "left_foot": "Toes_L",
-                "left_collar": "Shoulder_L",
-                "left_shoulder": "UpperArm_L",
-                "left_elbow": "LowerArm_L",
-                "left_wrist": "Hand_L",
-            },
-            ("_L", "_R"),
-        ),
+        },
+        ("UpperLeg_L", "LowerLeg_L", "Foot_L", "Toes_L", "Shoulder_L", "UpperArm_L", "LowerArm_L", "Hand_L"),
+        ("_L", "_R"),
         BANDAI21,
     ),
     # LowerBack, LHipJoint and Neck sit on their parents in CMU's skeleton, and so do the collars: none can be read.
-    "cmu_bvh": _build(
+    "cmu_bvh": _sided(
         "cmu_bvh",
         {
             "pelvis": "Hips",
@@ -138,37 +133,15 @@ MAPS: dict[str, JointMap] = {
             "spine3": "Spine1",
             "neck": "Neck1",
             "head": "Head",
-        }
-        | _sides(
-            {
-                "left_hip": "LeftUpLeg",
-                "left_knee": "LeftLeg",
-                "left_ankle": "LeftFoot",
-                "left_foot": "LeftToeBase",
-                "left_collar": (("Spine1", 0.45), ("Neck1", 0.45), ("LeftArm", 0.10)),
-                "left_shoulder": "LeftArm",
-                "left_elbow": "LeftForeArm",
-                "left_wrist": "LeftHand",
-            },
-            ("Left", "Right"),
-        ),
+        },
+        (*_LEG, (("Spine1", 0.45), ("Neck1", 0.45), ("LeftArm", 0.10)), *_ARM),
+        ("Left", "Right"),
     ),
-    "mixamo": _build(
+    "mixamo": _sided(
         "mixamo",
-        {"pelvis": "Hips", "spine1": "Spine", "spine2": "Spine1", "spine3": "Spine2", "neck": "Neck", "head": "Head"}
-        | _sides(
-            {
-                "left_hip": "LeftUpLeg",
-                "left_knee": "LeftLeg",
-                "left_ankle": "LeftFoot",
-                "left_foot": "LeftToeBase",
-                "left_collar": "LeftShoulder",
-                "left_shoulder": "LeftArm",
-                "left_elbow": "LeftForeArm",
-                "left_wrist": "LeftHand",
-            },
-            ("Left", "Right"),
-        ),
+        {"pelvis": "Hips", "spine1": "Spine", "spine2": "Spine1", "spine3": "Spine2", "neck": "Neck", "head": "Head"},
+        (*_LEG, "LeftShoulder", *_ARM),
+        ("Left", "Right"),
     ),
 }
 # A skeleton with both Neck1 and Spine2 would fit two maps; the more telling names come first.
@@ -226,12 +199,7 @@ def find_map(joint_map: str, names: Sequence[str] | None, count: int, where: str
 def load_map(path: str | os.PathLike) -> JointMap:
     """Reads a JSON joint map: {SMPL joint: source joint, or {source joint: weight}}; all 22 joints are required."""
     path = pathlib.Path(path)
-    try:
-        data = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise VtjaxError(f"{path}: no such joint map file") from None
-    except json.JSONDecodeError as error:
-        raise VtjaxError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+    data = read_json(path, "joint map file")
     if not isinstance(data, dict):
         raise VtjaxError(f"{path}: a joint map is an object from SMPL joint to source joint")
     spelled = {_smpl_name(joint): entry for joint, entry in data.items()}

@@ -1,6 +1,6 @@
 """Unit quaternions (w, x, y, z) in NumPy, vectorised over leading axes, in the precision of their inputs.
 
-Conventions of car.md section 7: a quaternion maps a vector v to q v q^-1, and multiply(a, b) applies b first.
+A quaternion maps a vector v to q v q^-1, and multiply(a, b) applies b first.
 """
 
 from __future__ import annotations
@@ -8,13 +8,6 @@ from __future__ import annotations
 import numpy as np
 
 _TINY = 1e-12
-
-
-def identity(*shape: int) -> np.ndarray:
-    """float32 [*shape, 4] of (1, 0, 0, 0)."""
-    q = np.zeros((*shape, 4), np.float32)
-    q[..., 0] = 1
-    return q
 
 
 def normalize(v: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Stitched pairs: two recorded motions joined in a random order, so that real motion has events of known order.
 
 The same crops are joined once in the told order and once in the other, by the same code: the second is the clip's
-swapped motion, which differs from the first in nothing but order (car.md 11.1).
+swapped motion, which differs from the first in nothing but order.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from vtjax.data.motion.clip import Caption, MotionClip
+from vtjax.data.readers.captions import as_caption
 from vtjax.errors import VtjaxError
 
 
@@ -37,11 +38,6 @@ def clause_of(text: str) -> str:
     text = text.strip().rstrip(".").strip()
     word = text.split(" ")[0]
     return text[:1].lower() + text[1:] if word[1:] == word[1:].lower() and word != "I" else text
-
-
-def sentence_of(clause: str) -> str:
-    """'a person walks' -> 'A person walks.': both events of a pair have this form, so that form tells no order."""
-    return clause[:1].upper() + clause[1:] + "."
 
 
 def crop(joints: np.ndarray, frames: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -88,8 +84,9 @@ def make_pairs(
         joints, bounds = stitch(segments, blend=blend)
         swapped, _ = stitch(segments[::-1], blend=blend)
         features = joints_to_features(joints, uniform_skeleton=False)
-        text = sentence_of(f"{first.clause}, then {second.clause}")
-        events = (sentence_of(first.clause), sentence_of(second.clause))
+        text = as_caption(f"{first.clause}, then {second.clause}")
+        # Both events of a pair have the same form, so that form tells no order.
+        events = (as_caption(first.clause), as_caption(second.clause))
         caption = Caption(text, events, sequence=f"{first.clause} > {second.clause}")
         yield MotionClip(
             f"{first.key}+{second.key}#{index}",

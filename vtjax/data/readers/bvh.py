@@ -12,13 +12,13 @@ import pathlib
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from vtjax.data.readers import RawMotion
 from vtjax.data.readers.captions import Captions
 from vtjax.errors import Problems, VtjaxError
 
-_AXES = {"X": 0, "Y": 1, "Z": 2}
-_CHANNELS = {f"{a}{kind}": (kind, axis) for a, axis in _AXES.items() for kind in ("position", "rotation")}
+_CHANNELS = [axis + kind for axis in "XYZ" for kind in ("position", "rotation")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,34 +36,21 @@ class Bvh:
     def joints(self) -> np.ndarray:
         """Global positions float64 [T, J, 3] in the file's unit."""
         frames, column = len(self.values), 0
-        positions = np.zeros((frames, len(self.names), 3))
-        rotations = np.zeros((frames, len(self.names), 3, 3))
+        positions, rotations = np.zeros((frames, len(self.names), 3)), []
         for joint, (parent, channels) in enumerate(zip(self.parents, self.channels, strict=True)):
-            local = np.tile(self.offsets[joint], (frames, 1))
-            turn = np.broadcast_to(np.eye(3), (frames, 3, 3))
+            local, turn = np.tile(self.offsets[joint], (frames, 1)), Rotation.identity(frames)
             for channel in channels:
-                kind, axis = _CHANNELS[channel]
-                if kind == "position":
-                    local[:, axis] = self.values[:, column]
+                axis = channel[0]
+                if channel.endswith("position"):
+                    local[:, "XYZ".index(axis)] = self.values[:, column]
                 else:
-                    turn = turn @ _rotation(axis, np.deg2rad(self.values[:, column]))
+                    turn = turn * Rotation.from_euler(axis, self.values[:, [column]], degrees=True)
                 column += 1
-            if parent < 0:
-                positions[:, joint], rotations[:, joint] = local, turn
-            else:
-                positions[:, joint] = positions[:, parent] + (rotations[:, parent] @ local[..., None])[..., 0]
-                rotations[:, joint] = rotations[:, parent] @ turn
+            if parent >= 0:
+                local, turn = positions[:, parent] + rotations[parent].apply(local), rotations[parent] * turn
+            positions[:, joint] = local
+            rotations.append(turn)
         return positions
-
-
-def _rotation(axis: int, angle: np.ndarray) -> np.ndarray:
-    """Rotation matrices [T, 3, 3] about coordinate axis `axis` by `angle` [T] radians, counter-clockwise."""
-    matrix = np.zeros((len(angle), 3, 3))
-    after, last = (axis + 1) % 3, (axis + 2) % 3
-    matrix[:, axis, axis] = 1
-    matrix[:, after, after] = matrix[:, last, last] = np.cos(angle)
-    matrix[:, last, after], matrix[:, after, last] = np.sin(angle), -np.sin(angle)
-    return matrix
 
 
 class _Lines:

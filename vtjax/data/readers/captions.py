@@ -9,10 +9,10 @@ A JSON file maps key -> {"captions": [...], "description": "...", "label": "..."
 from __future__ import annotations
 
 import csv
-import json
 import pathlib
 import re
 
+from vtjax.data.readers.json_stream import read_json
 from vtjax.errors import Problems, VtjaxError
 
 # Bandai-Namco set 1: what the recorded person does, checked against the joints.
@@ -67,11 +67,7 @@ CMU_CLAUSES = {
     "wash self": "takes a shower",
 }
 CMU_CATEGORIES = {"dance": "dances", "basketball": "plays basketball", "playground": "plays on a playground"}
-_CMU_LABELS = {
-    "slow walk": "walk",
-    "brisk walk": "walk",
-    "walk on uneven terrain": "walk",
-}
+_CMU_WALKS = ("slow walk", "brisk walk", "walk on uneven terrain")
 
 
 def bandai_sentence(key: str) -> tuple[str, str] | None:
@@ -89,7 +85,7 @@ def description_sentence(description: str) -> tuple[str, str]:
     if dash and category in CMU_CATEGORIES:
         return category, f"a person {CMU_CATEGORIES[category]}: {rest}"
     if description in CMU_CLAUSES:
-        return _CMU_LABELS.get(description, description), f"a person {CMU_CLAUSES[description]}"
+        return "walk" if description in _CMU_WALKS else description, f"a person {CMU_CLAUSES[description]}"
     return category, description
 
 
@@ -143,16 +139,9 @@ def as_caption(clause: str) -> str:
 
 
 def _read_table(path: pathlib.Path) -> dict[str, dict]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise VtjaxError(f"{path}: no such captions file") from None
-    if path.suffix.lower() == ".csv":
-        return _read_csv(text, path)
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise VtjaxError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+    if path.suffix.lower() == ".csv" and path.is_file():
+        return _read_csv(path)
+    data = read_json(path, "captions file")
     if not isinstance(data, dict):
         raise VtjaxError(f"{path}: an object from motion key to its captions is expected")
     table = {}
@@ -165,8 +154,8 @@ def _read_table(path: pathlib.Path) -> dict[str, dict]:
     return table
 
 
-def _read_csv(text: str, path: pathlib.Path) -> dict[str, dict]:
-    rows = csv.DictReader(text.splitlines())
+def _read_csv(path: pathlib.Path) -> dict[str, dict]:
+    rows = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
     if not {"key", "text"} <= set(rows.fieldnames or ()):
         raise VtjaxError(f"{path}:1: the columns 'key' and 'text' are expected, found {rows.fieldnames}")
     table: dict[str, dict] = {}

@@ -54,31 +54,18 @@ def write_events(folder: str | os.PathLike, keyid: str, idx: int, events: Sequen
     return path
 
 
-class EventFolder:
-    """Looks events up by motion and caption position, and counts what is missing, malformed or degenerate."""
-
-    def __init__(self, folder: str | os.PathLike, problems: Problems | None = None):
-        self.folder = pathlib.Path(folder)
-        if (self.folder / "event_texts").is_dir():
-            self.folder = self.folder / "event_texts"
-        if not self.folder.is_dir():
-            raise VtjaxError(f"{self.folder}: no such folder of event files ({{keyid}}_{{idx}}.json)")
-        self.problems = Problems() if problems is None else problems
-        self.found = 0
-
-    def __call__(self, keyid: str, idx: int) -> tuple[str, ...]:
-        """Events of a caption; () where there is none usable, and then the reason is in `problems`."""
-        where = event_file(self.folder, keyid, idx)
-        try:
-            events = read_events(self.folder, keyid, idx)
-        except VtjaxError as error:
-            self.problems.add(error, "malformed event file")
-            return ()
-        if events is None:
-            self.problems.add(where, "no event file for a caption")
-            return ()
-        if is_degenerate(events):
-            self.problems.add(where, "degenerate events: all are the same sentence, so they have no order")
-            return ()
-        self.found += 1
+def usable_events(folder: str | os.PathLike, keyid: str, idx: int, problems: Problems) -> tuple[str, ...]:
+    """Reads the events of a caption; () where there is none usable, and then the reason is in `problems`."""
+    where = event_file(folder, keyid, idx)
+    try:
+        events = read_events(folder, keyid, idx)
+    except VtjaxError as error:
+        problems.add(error, "malformed event file")
+        return ()
+    if events is None:
+        problems.add(where, "no event file for a caption")
+    elif is_degenerate(events):
+        problems.add(where, "degenerate events: all are the same sentence, so they have no order")
+    else:
         return events
+    return ()

@@ -20,16 +20,6 @@ KNOWN_BAD = {"007975": "NaN after processing", "M007975": "NaN after processing"
 SECONDS = (2.0, 10.0)  # TMR's admitted caption lengths in train and val; its test is never filtered (car.md 2.6)
 
 
-@dataclasses.dataclass(frozen=True)
-class TextLine:
-    """One caption line: index is its position in the unfiltered list; start and end None for the whole clip."""
-
-    index: int
-    text: str
-    start: float | None
-    end: float | None
-
-
 def segment(start: float, end: float) -> tuple[float | None, float | None]:
     """HumanML3D's (f, t) in seconds: nan is 0, reversed bounds are exchanged, equal ones mean the whole clip."""
     start, end = (0.0 if math.isnan(v) else v for v in (start, end))
@@ -38,8 +28,8 @@ def segment(start: float, end: float) -> tuple[float | None, float | None]:
     return (start, end) if start < end else (end, start)
 
 
-def parse_line(line: str, index: int, where: str) -> TextLine:
-    """Reads `caption#word/POS ...#start#end`. Raises VtjaxError naming `where` on anything else."""
+def parse_line(line: str, index: int, where: str) -> Caption:
+    """Reads `caption#word/POS ...#start#end`, line `index` of its file. Raises VtjaxError, naming `where`."""
     fields = line.rstrip("\n").rsplit("#", 3)
     if len(fields) != 4:
         raise VtjaxError(f"{where}: 'caption#tokens#start#end' is expected, found {line.strip()[:60]!r}")
@@ -51,10 +41,10 @@ def parse_line(line: str, index: int, where: str) -> TextLine:
         raise VtjaxError(f"{where}: empty caption")
     if min(start, end) < 0:
         raise VtjaxError(f"{where}: negative time {min(start, end):g}")
-    return TextLine(index, fields[0].strip(), *segment(start, end))
+    return Caption(fields[0].strip(), (), *segment(start, end), index=index)
 
 
-def read_texts(path: str | os.PathLike, problems: Problems | None = None) -> list[TextLine]:
+def read_texts(path: str | os.PathLike, problems: Problems | None = None) -> list[Caption]:
     """Every usable caption line of texts/{id}.txt; the others are counted, or raised without `problems`."""
     lines, index = [], 0
     with open(path, encoding="utf-8") as file:
@@ -151,4 +141,4 @@ def _captions(key, lines, frames, split, limits, problems) -> Iterator[Caption]:
         if not admitted(split, length, limits):
             problems.add(f"{key} caption {line.index}", f"{split} caption outside {limits[0]:g} to {limits[1]:g} s")
             continue
-        yield Caption(line.text, (), start, end, index=line.index)
+        yield dataclasses.replace(line, end=end)

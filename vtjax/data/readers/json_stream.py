@@ -125,13 +125,13 @@ def _entries(text: _Text) -> Iterator[tuple[str, str, Any]]:
             return
 
 
-def read_json(path: str | os.PathLike) -> Any:
-    """The whole of a small JSON file. Raises VtjaxError naming file and line."""
+def read_json(path: str | os.PathLike, kind: str = "file") -> Any:
+    """The whole of a small JSON file, a `kind` in messages. Raises VtjaxError naming file and line."""
     path = pathlib.Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise VtjaxError(f"{path}: no such file") from None
+        raise VtjaxError(f"{path}: no such {kind}") from None
     except json.JSONDecodeError as error:
         raise VtjaxError(f"{path}:{error.lineno}: not JSON: {error.msg} (truncated?)") from None
     except UnicodeDecodeError as error:

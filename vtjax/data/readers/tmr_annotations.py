@@ -1,4 +1,4 @@
-"""TMR's annotations.json with its split files: KIT-ML and HumanML3D in one layout (car.md 2.6, 4.1, 6).
+"""TMR's annotations.json with its split files: KIT-ML and HumanML3D in one layout (CAR, section 4).
 
 {keyid: {"path", "duration", "annotations": [{"seg_id", "text", "start", "end"}]}}; seconds of the whole sequence,
 whose features lie at {features}/{path}.npy. Rows of a segment: int(20 start) to int(20 end).
@@ -7,7 +7,6 @@ whose features lie at {features}/{path}.npy. Rows of a segment: int(20 start) to
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Iterator
@@ -18,39 +17,25 @@ from vtjax.data.motion.clip import FPS, Caption, MotionClip
 from vtjax.data.motion.validate import check_features, load_array
 from vtjax.data.readers.coverage import Coverage
 from vtjax.data.readers.humanml3d import SECONDS, admitted, read_split
+from vtjax.data.readers.json_stream import read_json
 from vtjax.errors import Problems, VtjaxError
 
 
 @dataclasses.dataclass(frozen=True)
-class Annotation:
-    """index: position in the unfiltered list. start, end: seconds of the sequence."""
-
-    index: int
-    text: str
-    start: float
-    end: float
-
-
-@dataclasses.dataclass(frozen=True)
 class Entry:
-    """One id: the path of its sequence, its duration in seconds and all its annotations."""
+    """One id: the path of its sequence, its duration in seconds and all its annotations, in seconds of the sequence."""
 
     key: str
     path: str
     duration: float
-    annotations: tuple[Annotation, ...]
+    annotations: tuple[Caption, ...]
 
 
 def load_annotations(path: str | os.PathLike) -> dict[str, Entry]:
     """Reads annotations.json (or the folder that holds it). Raises VtjaxError naming the id that is malformed."""
     path = pathlib.Path(path)
     path = path / "annotations.json" if path.is_dir() else path
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise VtjaxError(f"{path}: no such annotations file") from None
-    except json.JSONDecodeError as error:
-        raise VtjaxError(f"{path}:{error.lineno}: not JSON: {error.msg} (truncated?)") from None
+    data = read_json(path, "annotations file")
     return {key: _entry(key, value, f"{path}: {key!r}") for key, value in data.items()}
 
 
@@ -61,7 +46,8 @@ def _entry(key: str, value: dict, where: str) -> Entry:
             segment_id = item.get("seg_id", f"{key}_{index}")
             if segment_id != f"{key}_{index}":
                 raise VtjaxError(f"{where}: annotation {index} has the seg_id {segment_id!r}, not {key}_{index}")
-            annotations.append(Annotation(index, item["text"].strip(), float(item["start"]), float(item["end"])))
+            start, end = float(item["start"]), float(item["end"])
+            annotations.append(Caption(item["text"].strip(), (), start, end, index=index))
         return Entry(key, value["path"], float(value["duration"]), tuple(annotations))
     except (KeyError, TypeError, AttributeError) as error:
         raise VtjaxError(f"{where}: path, duration and annotations (text, start, end) are expected: {error}") from None
@@ -155,5 +141,5 @@ def _clip(entry: Entry, rows: np.ndarray, problems: Problems) -> MotionClip | No
         whole = (begin, end) == (first, last)
         # Whole frames, so that int(20 start) gives back the same rows.
         start, stop = (None, None) if whole else ((begin - first) / FPS, (end - first) / FPS)
-        captions.append(Caption(annotation.text, (), start, stop, index=annotation.index))
+        captions.append(dataclasses.replace(annotation, start=start, end=stop))
     return MotionClip(entry.key, rows[first:last].astype(np.float32), tuple(captions))
