@@ -1,4 +1,7 @@
-"""Events of captions through a language model: the question, and the strict reading of its answer (car.md 3.1)."""
+"""Events of captions through a language model: the question, and the strict reading of its answer.
+
+CAR (arXiv 2407.15408) asks GPT-3.5; its prompt is not published (docs/methods/car.md), this one is ours.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +42,13 @@ def parse_events(response: str) -> list[object]:
 def decompose(
     captions: Sequence[str], generator: TextGenerator, problems: Problems, where: Sequence[str] | None = None
 ) -> list[list[str]]:
-    """Events of each caption, in chronological order, by `generator`.
+    """Asks `generator` for the events of each caption, in chronological order.
 
-    where: a name for each caption, for messages; without it the captions' positions. An answer that is not strict
-    JSON, or whose events are not valid for the caption, is counted in `problems`, and [caption] stands in for it.
-    Raises VtjaxError for an empty caption, and what the generator raises. Source: car.md 3.1.
+    An answer that is not strict JSON, or whose events are not valid for the caption, is counted in `problems`, and
+    [caption] stands in for it. where: a name for each caption, for messages; without it the captions' positions.
+
+    Raises:
+      VtjaxError: an empty caption, and what the generator raises.
     """
     places = list(where) if where is not None else [f"caption {i}" for i in range(len(captions))]
     if len(places) != len(captions):

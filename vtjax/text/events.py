@@ -1,9 +1,10 @@
 """Splits a caption into its events in the order in which they happen, by rules: no language model, no network.
 
-Follows car.md 3.1. Split at: then, and then, followed by, finally, afterwards, ". " and ";". Turned round where the
-text is: "B after A", "After A, B", "Before B, A". Kept in one piece: while, as, at the same time. Every event is a
-sentence of its own with one and the same subject, taken from the first clause that names one: "A person ... the
-person ..." or "he" would tell a text-only model which event came first.
+Stands in for the language model that CAR asks (arXiv 2407.15408; docs/methods/car.md). Split at: then, and then,
+followed by, finally, afterwards, ". " and ";". Turned round where the text is: "B after A", "After A, B", "Before B,
+A". Kept in one piece: while, as, at the same time. Every event is a sentence of its own with one and the same subject,
+taken from the first clause that names one: "A person ... the person ..." or "he" would tell a text-only model which
+event came first.
 """
 
 from __future__ import annotations
@@ -52,13 +53,14 @@ _EMPTY_WORDS = frozenset(
     "a an the and then but first firstly finally lastly next after before afterwards afterward followed by that which "
     "is are be being he she they it his her their its performs".split()
 )
-_OVERLAP = 0.6  # car.md 3.1
+_OVERLAP = 0.6
 
 
 def split_events(text: str) -> list[str]:
-    """Events of `text` in chronological order, one sentence each ("A person waves."), at least one.
+    """Splits `text` into its events in chronological order, one sentence each ("A person waves."), at least one.
 
-    Raises VtjaxError when `text` is not a string or has no words. Source: car.md 3.1 (the offline rule splitter).
+    Raises:
+      VtjaxError: `text` is not a string or has no words.
     """
     if not isinstance(text, str) or not _WORD.search(text.lower()):
         raise VtjaxError(f"caption {text!r} is empty: expected a sentence that describes what happens")
@@ -169,9 +171,9 @@ def _sentences(clauses: list[str], text: str) -> list[str]:
     style = _style(clauses, text)
     sentences, verb = [], ""
     for clause in clauses:
-        predicate, own_subject = _predicate(clause, style, verb)
+        predicate, complete = _predicate(clause, style, verb)
         verb = _leading_verb(predicate) or verb
-        sentence = predicate if own_subject or not style.subject else f"{style.subject} {predicate}"
+        sentence = predicate if complete or not style.subject else f"{style.subject} {predicate}"
         sentences.append(sentence[:1].upper() + sentence[1:] + ".")
     return sentences
 
@@ -195,20 +197,20 @@ def _predicate(clause: str, style: _Style, verb: str) -> tuple[str, bool]:
     if not style.subject or not rest or re.match(r"(?:some|any|no)thing\b", rest, re.I):
         return clause, True
     singular = not _PLURAL.search(style.subject)
-    if subject and not _PLURAL.search(subject) == singular:
-        return _agree(rest, singular, style.auxiliary if rest == clause else None), False
-    if not subject and _PHRASE.match(rest):
+    if subject:
+        return _agree(rest, singular), False
+    if _PHRASE.match(rest):
         words = _WORD.findall(rest.lower())
         if words[0] in ("the", "his", "her", "both") and any(map(inflect.base_of_third, words[2:4])):
             return rest, True  # "his left arm drops"
         return ("performs " if singular else "perform ") + rest, False
-    if not subject and _DIRECTION.match(rest) and verb:
+    if _DIRECTION.match(rest) and verb:
         return f"{verb} {rest}", False
-    return _agree(rest, singular, None if subject else style.auxiliary, carried=not subject), False
+    return _agree(rest, singular, style.auxiliary, carried=True), False
 
 
-def _agree(rest: str, singular: bool, auxiliary: str | None, carried: bool = False) -> str:
-    """`rest` with its verb in the form that the subject asks for."""
+def _agree(rest: str, singular: bool, auxiliary: str | None = None, carried: bool = False) -> str:
+    """`rest` with its verb in the form that the subject asks for; carried: the subject is another clause's."""
     words = rest.split(" ")
     at = _verb_at([word.lower().strip(",") for word in words])
     verb = words[at].lower().strip(",")
@@ -237,10 +239,10 @@ def _content(text: str) -> set[str]:
 
 def token_overlap(text: str, events: list[str] | tuple[str, ...]) -> float:
     """Agreement in content words between a caption and its events, 0 to 1: the smaller of precision and recall."""
-    source, found = _content(text), _content(" ".join(events))
-    if not source or not found:
-        return float(source == found)
-    return len(source & found) / max(len(source), len(found))
+    source, told = _content(text), _content(" ".join(events))
+    if not source or not told:
+        return float(source == told)
+    return len(source & told) / max(len(source), len(told))
 
 
 def invalid_reason(text: str, events: object) -> str:

@@ -19,11 +19,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from vtjax.errors import Problems, VtjaxError
 
 API_KEY_VARIABLE = "OPENAI_API_KEY"
+_ENTRY = {"task": None, "model": "", "system": "", "prompt": None, "response": None}  # texts of a line, with defaults
+_EXPECTED = "expected a JSON object with the texts task, model, prompt and response"
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
 
@@ -37,10 +38,7 @@ class Prompt:
     where: str = ""
 
 
-class TextGenerator(Protocol):
-    """Prompts to responses, one each, in order."""
-
-    def __call__(self, prompts: Sequence[Prompt]) -> list[str]: ...
+TextGenerator = Callable[[Sequence[Prompt]], list[str]]  # prompts to responses, one each, in order
 
 
 def prompt_key(prompt: Prompt, model: str) -> str:
@@ -50,43 +48,47 @@ def prompt_key(prompt: Prompt, model: str) -> str:
 
 
 class TextCache:
-    """Responses in a JSONL file, appended as they arrive, so that an interrupted run goes on where it stopped.
+    """Keeps responses in a JSONL file, appended as they arrive, so that an interrupted run goes on where it stopped.
 
-    path: the file, created on the first write; None keeps responses in memory. A last line that was cut off while
-    being written is dropped and reported to `problems`; any other broken line raises VtjaxError with its number.
+    Args:
+      path: the file, created on the first write; None keeps responses in memory.
+      problems: told of a last line that was cut off while being written, which is dropped.
+
+    Raises:
+      VtjaxError: any other broken line; its number is named.
     """
 
     def __init__(self, path: str | os.PathLike | None = None, problems: Problems | None = None) -> None:
         self.path = pathlib.Path(path) if path is not None else None
         self.responses: dict[str, str] = {}
         self.models: set[str] = set()
-        self._torn_at: int | None = None
-        if self.path is not None and self.path.exists():
-            self._read(problems if problems is not None else Problems())
+        self._cut_at: int | None = None  # where the cut-off line begins
+        self._unended = False  # the last line is whole but for its line break
+        if self.path is None or not self.path.exists():
+            return
+        content = self.path.read_bytes()
+        for number, line in enumerate(content.splitlines(keepends=True), start=1):
+            where, last = f"{self.path}, line {number}", not line.endswith(b"\n")
+            try:
+                if line.strip():
+                    self._remember(json.loads(line), where)
+                self._unended = last
+            except ValueError as error:
+                if isinstance(error, VtjaxError):
+                    raise
+                if not last:
+                    raise VtjaxError(f"{where}: not JSON ({error}); {_EXPECTED}") from error
+                if problems is not None:
+                    problems.add(where, "the last cache line is cut off and is asked for again")
+                self._cut_at = len(content) - len(line)
 
-    def _read(self, problems: Problems) -> None:
-        position = 0
-        for number, line in enumerate(self.path.read_bytes().splitlines(keepends=True), start=1):
-            where = f"{self.path}, line {number}"
-            if not line.endswith(b"\n") and not _parses(line):
-                problems.add(where, "the last cache line is cut off and is asked for again")
-                self._torn_at = position
-            elif line.strip():
-                self._read_line(line, where)
-            position += len(line)
-
-    def _read_line(self, line: bytes, where: str) -> None:
-        expected = "expected a JSON object with the texts task, model, prompt and response"
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            raise VtjaxError(f"{where}: not JSON ({error}); {expected}") from error
+    def _remember(self, entry: object, where: str) -> None:
         if not isinstance(entry, dict):
-            raise VtjaxError(f"{where}: {expected}")
+            raise VtjaxError(f"{where}: {_EXPECTED}")
         texts = {name: entry.get(name, default) for name, default in _ENTRY.items()}
         missing = [name for name, value in texts.items() if not isinstance(value, str)]
         if missing:
-            raise VtjaxError(f"{where}: {missing[0]!r} is missing or not a text; {expected}")
+            raise VtjaxError(f"{where}: {missing[0]!r} is missing or not a text; {_EXPECTED}")
         prompt = Prompt(texts["task"], texts["prompt"], texts["system"])
         # The hash is computed again rather than trusted, so that a hand-written line needs none.
         self.responses[prompt_key(prompt, texts["model"])] = texts["response"]
@@ -106,36 +108,22 @@ class TextCache:
         line = (json.dumps({**entry, "response": response}, ensure_ascii=False) + "\n").encode()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "ab") as file:
-            if self._torn_at is not None:
-                file.truncate(self._torn_at)
-                self._torn_at = None
-            if file.tell() and not self._ends_line():
-                file.write(b"\n")
-            file.write(line)
-
-    def _ends_line(self) -> bool:
-        with open(self.path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(size - 1, 0))
-            return size == 0 or file.read(1) == b"\n"
-
-
-_ENTRY = {"task": None, "model": "", "system": "", "prompt": None, "response": None}  # texts of a line, with defaults
-
-
-def _parses(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
+            if self._cut_at is not None:
+                file.truncate(self._cut_at)
+            file.write(b"\n" + line if self._unended else line)
+        self._cut_at, self._unended = None, False
 
 
 class CachedGenerator:
     """Answers from the cache; what it lacks goes to `backend`, one prompt at a time, and into the cache.
 
-    backend: (prompt) -> response, None to answer from the cache only. model: its name in the cache; without a name
-    and a backend, the cache's own model is used when it has only one.
-    Raises VtjaxError when the cache lacks a prompt and there is no backend, naming the missing prompts.
+    Args:
+      cache: the responses so far.
+      backend: (prompt) -> response; None to answer from the cache only.
+      model: its name in the cache; without a name and a backend, the only model that the cache has.
+
+    Raises:
+      VtjaxError: the cache lacks a prompt and there is no backend; the missing prompts are named.
     """
 
     def __init__(self, cache: TextCache, backend: Callable[[Prompt], str] | None = None, model: str = "") -> None:
@@ -157,8 +145,8 @@ class CachedGenerator:
                 continue  # asked twice in one call
             response = self.backend(prompt)
             if not isinstance(response, str):
-                raise VtjaxError(f"the text generator returned {type(response).__name__} for {prompt.text!r}: "
-                                 "expected a str")
+                kind = type(response).__name__
+                raise VtjaxError(f"the text generator returned {kind} for {prompt.text!r}: expected a str")
             self.cache.put(prompt, self.model, response)
         return [self.cache.get(prompt, self.model) for prompt in prompts]
 
@@ -176,12 +164,18 @@ class CachedGenerator:
 
 
 class HttpBackend:
-    """Chat completions of an OpenAI-compatible endpoint, at temperature 0.
+    """Asks an OpenAI-compatible endpoint for chat completions, at temperature 0.
 
-    url: base, e.g. "http://localhost:8000/v1", or the full address that ends in /chat/completions. The API key is
-    read from the environment variable `key_variable` at each call, and left out when it is unset.
-    Raises VtjaxError after `retries` repeated failures (waits of `wait`, 2 `wait`, 4 `wait`, ... seconds, or what the
-    server's Retry-After asks for, at most 60), and at once when the server refuses the request itself.
+    Args:
+      url: base, e.g. "http://localhost:8000/v1", or the full address that ends in /chat/completions.
+      model: as the endpoint calls it.
+      key_variable: environment variable that the API key is read from at each call; left out when it is unset.
+      timeout: of one attempt, in seconds.
+      retries: attempts after the first.
+      wait: seconds before the second attempt, doubled each time, or what the server's Retry-After asks for; at most 60.
+
+    Raises:
+      VtjaxError: the last attempt failed too, or, at once, the server refuses the request itself.
     """
 
     def __init__(
@@ -221,8 +215,8 @@ class HttpBackend:
 
     def _ask(self, prompt: Prompt) -> str:
         system = [{"role": "system", "content": prompt.system}] if prompt.system else []
-        body = {"model": self.model, "temperature": 0,
-                "messages": [*system, {"role": "user", "content": prompt.text}]}  # fmt: skip
+        messages = [*system, {"role": "user", "content": prompt.text}]
+        body = {"model": self.model, "temperature": 0, "messages": messages}
         headers = {"Content-Type": "application/json"}
         if os.environ.get(self.key_variable):
             headers["Authorization"] = f"Bearer {os.environ[self.key_variable]}"
@@ -259,16 +253,20 @@ def make_generator(
     cache: str | os.PathLike | None = None,
     problems: Problems | None = None,
     key_variable: str = API_KEY_VARIABLE,
-    timeout: float = 60.0,
-    retries: int = 4,
 ) -> TextGenerator:
-    """The generator that `spec` names.
+    """Makes the generator that `spec` names.
 
-    cache:PATH[#model]      answers from that JSONL file only; a prompt it lacks is an error that names it.
-    call:module:function    function(system: str, prompt: str) -> str, in this process.
-    http:URL#model          an OpenAI-compatible endpoint, URL with its own http:// or https://.
-    cache: file behind call and http; None keeps their answers in memory. problems: told of a cut-off cache line.
-    Raises VtjaxError for any other spec, a module or function that cannot be imported, or a broken cache.
+    Args:
+      spec: one of
+        cache:PATH[#model]      answers from that JSONL file only; a prompt it lacks is an error that names it;
+        call:module:function    function(system: str, prompt: str) -> str, in this process;
+        http:URL#model          an OpenAI-compatible endpoint, URL with its own http:// or https://.
+      cache: file behind call and http; None keeps their answers in memory.
+      problems: told of a cut-off cache line.
+      key_variable: see `HttpBackend`.
+
+    Raises:
+      VtjaxError: any other spec, a module or function that cannot be imported, or a broken cache.
     """
     kind, _, rest = spec.partition(":")
     if kind in ("http", "https") and rest.startswith("//"):
@@ -285,5 +283,4 @@ def make_generator(
     url, _, model = rest.partition("#")
     if not model:
         raise VtjaxError(f"text generator {spec!r} names no model: expected http:URL#model")
-    backend = HttpBackend(url, model, key_variable=key_variable, timeout=timeout, retries=retries)
-    return CachedGenerator(store, backend, model=model)
+    return CachedGenerator(store, HttpBackend(url, model, key_variable=key_variable), model=model)

@@ -1,4 +1,4 @@
-"""Wrong orders of a caption's events: the chronological negatives of CAR (car.md 3.2 and 3.3)."""
+"""Wrong orders of a caption's events: the chronological negatives of CAR (arXiv 2407.15408; docs/methods/car.md)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_EVENTS = 8  # 8! - 1 = 40,319 orders
 
 
 def join_events(events: Sequence[str]) -> str:
-    """The events as one text, each followed by one space (also the last, as in the released code; car.md 3.2)."""
+    """The events as one text, each followed by one space (also the last, as in the released code)."""
     return "".join(f"{event} " for event in events)
 
 
@@ -25,7 +25,7 @@ def ordered_text(events: Sequence[str], order: Sequence[int] | None = None) -> s
 
 
 def is_degenerate(events: Sequence[str]) -> bool:
-    """True where there are several events and all say the same, so that no order of them is wrong (car.md 3.3)."""
+    """True where there are several events and all say the same, so that no order of them is wrong."""
     return len(events) > 1 and len({" ".join(event.lower().split()).rstrip(".") for event in events}) == 1
 
 
@@ -74,7 +74,7 @@ def shuffled_order(
 
     rng: the only source of chance. distinct_of: the n events; without them all events count as different.
     Returns positions of the original events in their new order, e.g. (1, 0); None when no order differs: fewer than
-    two events, or all identical (where the released code never returns, car.md 3.3).
+    two events, or all identical (where the released code never returns).
     """
     events = [f"{i}." for i in range(n)] if distinct_of is None else list(distinct_of)
     if len(events) != n:
