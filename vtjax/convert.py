@@ -12,19 +12,43 @@ read is run.
 
 from __future__ import annotations
 
+import importlib.util
 import pathlib
 import sys
+import types
 from collections.abc import Sequence
 from typing import Any
 
-from vtjax import command_line
-from vtjax.errors import VtjaxError
-from vtjax.weights.kinds import KINDS
+from vtjax import command_line, methods
+from vtjax.errors import VtjaxError, nearest
+from vtjax.weights import layout
+from vtjax.weights.layout import Layout, Options
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def layouts() -> dict[str, Layout]:
+    """Every layout by name, in the order in which they are tried.
+
+    First those that files and settings tell, then those of the methods' parameters, then what tensors' names tell.
+    """
+    of_methods = [one for export in _exports().values() for one in export.LAYOUTS if one.name not in layout.FAMILIES]
+    return {one.name: one for one in (*layout.BY_SETTINGS, *of_methods, *layout.BY_NAMES)}
+
+
+def _exports() -> dict[str, types.ModuleType]:
+    """Method -> its module `export`, of the methods that have a published layout."""
+    places = {name: f"vtjax.methods.{name}" for name in methods.names()}
+    return {
+        name: importlib.import_module(f"{place}.export")
+        for name, place in places.items()
+        if importlib.util.find_spec(place) and importlib.util.find_spec(f"{place}.export")
+    }
+
 
 __doc__ += "\nKinds of checkpoint, told from files, settings and names unless --kind says it:\n\n" + "\n".join(
-    f"  {name:9}{what}" for name, what in KINDS.items()
+    f"  {one.name:9}{one.about}" for one in layouts().values()
 ) + "\n"
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 def define_flags() -> None:
@@ -35,7 +59,7 @@ def define_flags() -> None:
         return
     flags.DEFINE_string("from", None, "Folder, file or hub id to read.", required=True)
     flags.DEFINE_string("to", None, "Folder to write.", required=True)
-    flags.DEFINE_enum("kind", "auto", ["auto", *KINDS], "What it is, see above; auto looks.")
+    flags.DEFINE_enum("kind", "auto", ["auto", *layouts()], "What it is, see above; auto looks.")
     flags.DEFINE_bool("reverse", False, "From a vtjax checkpoint or a run of vtjax.train to the published layout.")
     flags.DEFINE_multi_string("allow_missing", [], "Regular expression of tensors that may be missing: random then.")
     flags.DEFINE_multi_string("allow_unused", [], "Regular expression of published tensors that may be left out.")
@@ -50,8 +74,6 @@ def convert(rest: Sequence[str]) -> int:
     """What the flags ask for."""
     from absl import flags
 
-    from vtjax.weights.options import Allow, Options
-
     if len(rest) > 1:
         raise VtjaxError(f"unexpected argument {rest[1]!r}: every option is a flag, --name=value; see --help")
     command_line.quiet_libraries()
@@ -60,7 +82,7 @@ def convert(rest: Sequence[str]) -> int:
     if value.reverse:
         return backward(value["from"].value, target, value.kind)
     options = Options(
-        Allow(tuple(value.allow_missing), tuple(value.allow_unused)),
+        layout.Allow(tuple(value.allow_missing), tuple(value.allow_unused)),
         value.dtype or "",
         value.base,
         value.activation,
@@ -69,14 +91,14 @@ def convert(rest: Sequence[str]) -> int:
     return forward(value["from"].value, target, value.kind, options, tuple(value.inert))
 
 
-def forward(name: str, target: pathlib.Path, kind: str, options: Any, inert: Sequence[str] = ()) -> int:
+def forward(name: str, target: pathlib.Path, kind: str, options: Options, inert: Sequence[str] = ()) -> int:
     """Reads a published checkpoint, prints the report, and writes `target`.
 
     Raises:
       VtjaxError: of no known kind, damaged, not safe, a tensor that does not fit, or `target` exists.
     """
     from vtjax.trees import flatten
-    from vtjax.weights import kinds, store
+    from vtjax.weights import store
     from vtjax.weights.source import Source
 
     chosen = kind
@@ -84,8 +106,8 @@ def forward(name: str, target: pathlib.Path, kind: str, options: Any, inert: Seq
     def fill(folder: pathlib.Path) -> None:
         nonlocal chosen
         source = Source(name, inert)
-        chosen = kinds.detect(source) if kind == "auto" else kind
-        loaded = kinds.module(chosen).load(source, options)
+        chosen = detect(source) if kind == "auto" else kind
+        loaded = _layout(chosen).load(source, options)
         print(f"{chosen} from {source.path}: {loaded.report.summary()}")
         leaves = flatten(loaded.params)
         notes = [*loaded.notes, *_rounding(loaded.published_dtype, leaves)]
@@ -96,7 +118,7 @@ def forward(name: str, target: pathlib.Path, kind: str, options: Any, inert: Seq
 
     store.whole_or_nothing(target, fill)
     use = f"a run starts from it with --config.train.initial={target}"
-    if chosen not in kinds.OF_METHODS:
+    if not any(chosen == one.name for export in _exports().values() for one in export.LAYOUTS):
         use = f"in Python: kind, config, params = vtjax.weights.store.read({str(target)!r})"
     print(f"wrote {target}; {use}")
     return 0
@@ -109,21 +131,60 @@ def backward(name: str, target: pathlib.Path, kind: str) -> int:
       VtjaxError: nothing there to read, of another kind than asked for, or `target` exists.
     """
     from vtjax.trees import flatten
-    from vtjax.weights import kinds, store
+    from vtjax.weights import store
 
     source = pathlib.Path(name).expanduser()
 
     def fill(folder: pathlib.Path) -> None:
-        found, config, params = store.read(source)
-        if kind not in ("auto", found):
-            raise VtjaxError(f"--kind={kind}: {source} is of kind {found!r}")
-        kinds.module(found).save(folder, config, params)
+        stored, config, params = _of_run(source) if store.is_run(source) else store.read(source)
+        if kind not in ("auto", stored):
+            raise VtjaxError(f"--kind={kind}: {source} is of kind {stored!r}")
+        _layout(stored).save(folder, config, params)
         store.copy_carried(store.carried(source), folder)
-        print(f"{found} from {source}: {len(flatten(params))} parameters")
+        print(f"{stored} from {source}: {len(flatten(params))} parameters")
 
     store.whole_or_nothing(target, fill)
     print(f"wrote {target}: {', '.join(sorted(f.name for f in target.iterdir()))}")
     return 0
+
+
+def detect(source: Any) -> str:
+    """Name of the first layout that a `Source` has.
+
+    Raises:
+      VtjaxError: none; what was looked at is named.
+    """
+    known = layouts()
+    for name, one in known.items():
+        if one.detect(source):
+            return name
+    what = "no settings and no single file of weights"
+    if "model_type" in source.settings:
+        what = f"model_type {source.settings['model_type']!r} in its config.json"
+    elif source.names:
+        what = f"tensors {', '.join(source.names[:4])}, ..."
+    raise VtjaxError(f"{source.path}: of no known kind ({what}); give --kind, one of {', '.join(known)}")
+
+
+def _layout(kind: str) -> Layout:
+    known = layouts()
+    if kind not in known:
+        raise VtjaxError(f"kind {kind!r}: {nearest(kind, known)}")
+    return known[kind]
+
+
+def _of_run(folder: pathlib.Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """(kind, config, parameters) of a finished run.
+
+    Raises:
+      VtjaxError: a method without a published layout, or as `vtjax.load`.
+    """
+    from vtjax.runs import Run
+
+    run, exports = Run(folder), _exports()
+    if run.experiment.name not in exports:
+        raise VtjaxError(f"{folder}: a run of {run.experiment.name!r}, which has no published layout to go back to")
+    return exports[run.experiment.name].published(run)
 
 
 def _rounding(published: str, leaves: dict[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ from vtjax.text.assets import load_tokenizer
 from vtjax.text.clip_tokenizer import ClipTokenizer
 from vtjax.text.tokenizer import SEP
 from vtjax.weights.clip import load_clip, save_clip_hf
-from vtjax.weights.options import Options
+from vtjax.weights.layout import Options
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 40, 48, 3)).astype(np.uint8)
 TEXTS = ["a person pushes the red cup", "a hand opens a box"]

@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import pytest
 
+from vtjax.methods.car import released as tmr
 from vtjax.methods.car.config import CarConfig
 from vtjax.methods.car.task import CarObjective
 from vtjax.nn.transformer import DecoderLayer, EncoderLayer, LayerConfig
-from vtjax.weights import tmr
+from vtjax.weights import tables
 
 torch = pytest.importorskip("torch")
 
@@ -37,13 +38,11 @@ def state(module, prefix=""):
     return {prefix + key: value.numpy() for key, value in module.state_dict().items()}
 
 
-def layer_params(module, kind):
-    """One torch layer's weights as ours, through the converter."""
-    tower = "motion_decoder" if kind == "Decoder" else "motion_encoder"
-    tensors = state(module, f"{tower}.seqTrans{kind}.layers.0.")
-    params, rest = tmr.to_params(tensors, HEADS)
-    assert not rest
-    return {"params": params[tower]["transformer"]["layer_0"]}
+def layer_params(module, ours, *inputs):
+    """One torch layer's weights as ours, through the released names."""
+    names = tmr.ENCODER_LAYER if isinstance(ours, EncoderLayer) else tmr.DECODER_LAYER
+    shapes = tables.shapes_of(jax.eval_shape(ours.init, jax.random.key(0), *inputs)["params"])
+    return {"params": tables.read(list(tables.modules("", "", names)), shapes, state(module))[0]}
 
 
 def sequences(seed=0, lengths=(11, 6)):
@@ -60,7 +59,8 @@ def test_encoder_layer(seed, pre_norm):
     ours = EncoderLayer(LayerConfig(HEADS, FF, 0.1, 0.1, pre_norm=pre_norm))
     x, mask = sequences(seed)
     expected = theirs(torch.from_numpy(x), src_key_padding_mask=torch.from_numpy(~mask)).numpy()
-    got = jax.jit(ours.apply)(layer_params(theirs, "Encoder"), x, mask[:, None, None])
+    inputs = x, mask[:, None, None]
+    got = jax.jit(ours.apply)(layer_params(theirs, ours, *inputs), *inputs)
     np.testing.assert_allclose(np.asarray(got)[mask], expected[mask], atol=ATOL)
 
 
@@ -77,9 +77,8 @@ def test_decoder_layer(seed, pre_norm):
         tgt_key_padding_mask=torch.from_numpy(~mask),
         memory_key_padding_mask=torch.from_numpy(~memory_mask),
     ).numpy()
-    got = jax.jit(ours.apply)(
-        layer_params(theirs, "Decoder"), x, memory, mask[:, None, None], memory_mask[:, None, None]
-    )
+    inputs = x, memory, mask[:, None, None], memory_mask[:, None, None]
+    got = jax.jit(ours.apply)(layer_params(theirs, ours, *inputs), *inputs)
     np.testing.assert_allclose(np.asarray(got)[mask], expected[mask], atol=ATOL)
 
 
@@ -136,8 +135,9 @@ def released():
     mask = np.ones((1, 4), bool)
     inputs = (np.zeros((1, 4, 263)), mask, np.zeros((1, 4, 768)), mask)
     shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
-    tensors = tmr.join_files({name: state(module) for name, module in towers.items()})
-    return towers, model, tensors, tmr.load(tensors, shapes)
+    tensors = {key: value for name, module in towers.items() for key, value in state(module, f"{name}.").items()}
+    params, _ = tables.read(list(tmr.entries(CarConfig().model.layers)), tables.shapes_of(shapes), tensors)
+    return towers, model, tensors, params
 
 
 def test_parameter_counts_are_the_published_models():

@@ -17,13 +17,13 @@ from vtjax.weights.clip import (
     expected_shapes,
     from_published,
     load_clip,
-    open_weights,
     published_names,
     save_clip_hf,
     save_clip_openai,
     to_published,
 )
 from vtjax.weights.clip_settings import config_from_hf, config_from_open_clip, config_from_tensors, config_to_hf
+from vtjax.weights.files import open_weights
 from vtjax.weights.safetensors_io import SafetensorsReader, write_safetensors
 from vtjax.weights.torchscript import is_torchscript, read_torchscript
 
@@ -225,7 +225,7 @@ def test_folders_and_files(params, tmp_path):
     with pytest.raises(VtjaxError, match="no config.json beside it"):
         load_clip(tmp_path / "hf")
     (tmp_path / "none").mkdir()
-    with pytest.raises(VtjaxError, match="expected model.safetensors, pytorch_model.bin"):
+    with pytest.raises(VtjaxError, match="expected model.safetensors or pytorch_model.bin"):
         load_clip(tmp_path / "none")
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from converting import OURS, random_like, same, torch_file
 
+from vtjax.methods.car import released
 from vtjax.nn.bert import BertConfig
 from vtjax.nn.clip import ClipConfig, TextConfig
 from vtjax.nn.llama import LanguageModel, LlamaConfig
@@ -24,7 +25,7 @@ from vtjax.nn.vit import VisionConfig, stack_layers
 from vtjax.training.checkpoint import load_params
 from vtjax.training.initial import from_checkpoint
 from vtjax.trees import flatten
-from vtjax.weights import bert, clip, llama, peft, tmr
+from vtjax.weights import bert, clip, llama, peft
 from vtjax.weights.safetensors_io import SafetensorsReader, write_safetensors
 
 BERT = BertConfig(vocab_size=20, width=8, layers=1, heads=2, ffn_width=12, positions=16)
@@ -61,15 +62,14 @@ def published(folder, kind):
         peft.save_peft(folder, LORA, params, "somebody/absent-base")
         return folder, params, [f"--base={base}"]
     from vtjax.methods.car.config import CarConfig, CarModelConfig, CarTextConfig
-    from vtjax.weights.kinds import tmr as kind_tmr
 
     config = CarConfig(CarModelConfig(motion_width=5, latent=8, layers=1, ff=12), CarTextConfig(width=6))
-    params = random_like(kind_tmr.tower_shapes(config))
-    tensors = tmr.to_tensors(params)
+    params = random_like(jax.eval_shape(lambda: released.init(config)))
+    tensors = released.to_tensors(params)
     if kind == "car":
         params["language_model"] = random_like(bert.expected_shapes(DISTILBERT), seed=1)
         names = bert.to_hf(DISTILBERT, params["language_model"])
-        tensors |= {tmr.LANGUAGE_MODEL_PREFIX + name: value for name, value in names.items()}
+        tensors |= {released.LANGUAGE_MODEL + name: value for name, value in names.items()}
     write_safetensors(folder / "released.safetensors", tensors)
     return folder / "released.safetensors", params, []
 
@@ -103,7 +103,7 @@ def test_tmr_of_three_torch_files(convert, tmp_path):
     tensors = dict(SafetensorsReader(source))
     weights = tmp_path / "tmr" / "last_weights"
     weights.mkdir(parents=True)
-    for tower in tmr.TOWERS:
+    for tower in released.TOWERS:
         own = {name.removeprefix(f"{tower}."): x for name, x in tensors.items() if name.startswith(tower)}
         torch_file(weights / f"{tower}.pt", own)
     status, printed = convert(f"--from={tmp_path / 'tmr'}", f"--to={tmp_path / 'ours'}")
@@ -238,7 +238,7 @@ def test_rounding_is_said(convert, tmp_path):
 
 
 def test_help_is_quick_and_names_the_flags_and_kinds():
-    from vtjax.weights.kinds import KINDS
+    from vtjax.convert import layouts
 
     start = time.perf_counter()
     result = subprocess.run([sys.executable, "-m", "vtjax.convert", "--help"], capture_output=True, text=True)
@@ -246,8 +246,8 @@ def test_help_is_quick_and_names_the_flags_and_kinds():
     for name in OURS:
         assert re.search(rf"--(\[no\])?{name}\b", result.stdout), name
     lines = result.stdout.splitlines()
-    for kind, what in KINDS.items():
-        assert f"  {kind:9}{what}" in lines and len(what) < 110, kind
+    for kind, layout in layouts().items():
+        assert f"  {kind:9}{layout.about}" in lines and len(layout.about) < 110, kind
     assert seconds < 3
     code = "import sys, vtjax.convert as m; m.define_flags(); sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -256,11 +256,10 @@ def test_help_is_quick_and_names_the_flags_and_kinds():
 def test_a_trained_run_goes_back_to_the_released_layout(convert, tmp_path):
     from vtjax.config import Experiment, save_experiment
     from vtjax.weights import store
-    from vtjax.weights.kinds import tmr as kind_tmr
     from vtjax.weights.source import Source
 
     source, params, _ = published(tmp_path / "hf", "tmr")
-    method = kind_tmr.config_from_tensors({n: x.shape for n, x in SafetensorsReader(source).items()}, "released")
+    method = released.config_from_tensors({n: x.shape for n, x in SafetensorsReader(source).items()}, "released")
     work = tmp_path / "run"
     store.write(work / "train", "tmr", {}, params, Source(source))
     save_experiment(Experiment("car", method), work / "config.json")

@@ -7,11 +7,12 @@ import pytest
 from converting import same, torch_file
 
 from vtjax.errors import VtjaxError
+from vtjax.methods.ovoad import released as ovoad
 from vtjax.methods.ovoad.config import OvoadModelConfig
 from vtjax.nn.groupvit import GroupVitConfig
 from vtjax.training.checkpoint import load_params
 from vtjax.trees import flatten
-from vtjax.weights import groupvit, ovoad, tables
+from vtjax.weights import groupvit, tables
 from vtjax.weights.safetensors_io import SafetensorsReader, write_safetensors
 
 W, T = 64, 64  # widths of the visual and of the text transformer

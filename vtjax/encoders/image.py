@@ -14,12 +14,12 @@ import numpy as np
 from PIL import Image
 
 from vtjax.errors import VtjaxError
+from vtjax.weights.clip_image import BICUBIC, image_processor
+from vtjax.weights.clip_image import MEAN as CLIP_MEAN
+from vtjax.weights.clip_image import STD as CLIP_STD
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _RESIZE = ("shortest", "squash")
 _CROP = ("floor", "round")
-_BICUBIC = 3  # PIL's number for it, as in preprocessor_config.json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,21 +86,7 @@ class ImageTransform:
 
     def to_hf(self) -> dict[str, Any]:
         """The preprocessor_config.json that makes transformers' CLIPImageProcessor do the same."""
-        square = {"height": self.size, "width": self.size}
-        return {
-            "image_processor_type": "CLIPImageProcessor",
-            "do_resize": True,
-            "size": {"shortest_edge": self.size} if self.resize == "shortest" else square,
-            "resample": _BICUBIC,
-            "do_center_crop": True,
-            "crop_size": square,
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": list(self.mean),
-            "image_std": list(self.std),
-            "do_convert_rgb": True,
-        }
+        return image_processor(self.size, self.resize, self.mean, self.std)
 
     @classmethod
     def from_hf(cls, folder: str | os.PathLike[str]) -> ImageTransform:
@@ -121,7 +107,7 @@ class ImageTransform:
 
 def _from_settings(settings: Mapping[str, Any], where: str) -> ImageTransform:
     skipped = [s for s in ("do_resize", "do_center_crop", "do_rescale", "do_normalize") if not settings.get(s, True)]
-    if skipped or settings.get("resample", _BICUBIC) != _BICUBIC:
+    if skipped or settings.get("resample", BICUBIC) != BICUBIC:
         what = ", ".join(f"{s} is off" for s in skipped) or f"resample is {settings['resample']}, not bicubic (3)"
         raise VtjaxError(f"{where}: {what}; CLIP resizes bicubically, crops, scales and normalises")
     size, crop = settings.get("size", 224), settings.get("crop_size", 224)

@@ -1,26 +1,29 @@
-"""Published BERT-family weights (Hugging Face layout) to `vtjax.nn.bert` parameters, and back."""
+"""Published BERT-family weights (Hugging Face layout) to `vtjax.nn.bert` parameters, and back.
+
+A file without settings is understood by its names and shapes; heads are then 64 wide.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 import os
 import pathlib
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from vtjax.config import from_dict, to_dict
 from vtjax.errors import VtjaxError
-from vtjax.files import write_atomically
 from vtjax.nn.bert import BertConfig, BertEncoder
-from vtjax.trees import flatten, unflatten
-from vtjax.weights import report, torch_reader
-from vtjax.weights.files import read_json
+from vtjax.trees import flatten
+from vtjax.weights import report, tables
+from vtjax.weights.files import open_weights, read_json, write_json
 from vtjax.weights.hub import local_folder
-from vtjax.weights.safetensors_io import SafetensorsReader, write_safetensors
+from vtjax.weights.layout import Loaded, Options
+from vtjax.weights.safetensors_io import write_safetensors
+from vtjax.weights.source import Source
+from vtjax.weights.tensors import Tensors, as_weights
 
 # Published tensors that the encoder has no use for: index buffers, the pooler, and pretraining or task heads.
 NOT_ENCODER = (
@@ -29,37 +32,42 @@ NOT_ENCODER = (
     r"(cls|lm_head|vocab_transform|vocab_layer_norm|vocab_projector|classifier|pre_classifier|qa_outputs)\..*",
 )
 
-# Our name -> published name, "{i}" the layer. Dense and norm names stand for their two parameters each.
-_SELF = "encoder.layer.{i}.attention."
+# Published module of a layer -> ours.
+_FFN = {"intermediate.dense": "ffn/up", "output.dense": "ffn/down", "output.LayerNorm": "norm2"}
 _BERT = {
-    "layer_{i}/attention/query": _SELF + "self.query",
-    "layer_{i}/attention/key": _SELF + "self.key",
-    "layer_{i}/attention/value": _SELF + "self.value",
-    "layer_{i}/attention/out": _SELF + "output.dense",
-    "layer_{i}/norm1": _SELF + "output.LayerNorm",
-    "layer_{i}/ffn/up": "encoder.layer.{i}.intermediate.dense",
-    "layer_{i}/ffn/down": "encoder.layer.{i}.output.dense",
-    "layer_{i}/norm2": "encoder.layer.{i}.output.LayerNorm",
-}
-_MPNET = _BERT | {
-    "layer_{i}/attention/query": _SELF + "attn.q",
-    "layer_{i}/attention/key": _SELF + "attn.k",
-    "layer_{i}/attention/value": _SELF + "attn.v",
-    "layer_{i}/attention/out": _SELF + "attn.o",
-    "layer_{i}/norm1": _SELF + "LayerNorm",
-}
+    "attention.self.query": "attention/query",
+    "attention.self.key": "attention/key",
+    "attention.self.value": "attention/value",
+    "attention.output.dense": "attention/out",
+    "attention.output.LayerNorm": "norm1",
+} | _FFN
+_MPNET = {
+    "attention.attn.q": "attention/query",
+    "attention.attn.k": "attention/key",
+    "attention.attn.v": "attention/value",
+    "attention.attn.o": "attention/out",
+    "attention.LayerNorm": "norm1",
+} | _FFN
 _DISTILBERT = {
-    "layer_{i}/attention/query": "transformer.layer.{i}.attention.q_lin",
-    "layer_{i}/attention/key": "transformer.layer.{i}.attention.k_lin",
-    "layer_{i}/attention/value": "transformer.layer.{i}.attention.v_lin",
-    "layer_{i}/attention/out": "transformer.layer.{i}.attention.out_lin",
-    "layer_{i}/norm1": "transformer.layer.{i}.sa_layer_norm",
-    "layer_{i}/ffn/up": "transformer.layer.{i}.ffn.lin1",
-    "layer_{i}/ffn/down": "transformer.layer.{i}.ffn.lin2",
-    "layer_{i}/norm2": "transformer.layer.{i}.output_layer_norm",
+    "attention.q_lin": "attention/query",
+    "attention.k_lin": "attention/key",
+    "attention.v_lin": "attention/value",
+    "attention.out_lin": "attention/out",
+    "sa_layer_norm": "norm1",
+    "ffn.lin1": "ffn/up",
+    "ffn.lin2": "ffn/down",
+    "output_layer_norm": "norm2",
 }
 _LAYERS = {"bert": _BERT, "roberta": _BERT, "mpnet": _MPNET, "distilbert": _DISTILBERT}
+_ARCHITECTURES = {
+    "bert": "BertModel",
+    "distilbert": "DistilBertModel",
+    "roberta": "RobertaModel",
+    "mpnet": "MPNetModel",
+}
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+_HEAD = 64
+_MARKER = "embeddings.word_embeddings.weight"
 # BertConfig field -> config.json key, where it is the same for all but DistilBERT.
 _FIELDS = {
     "vocab_size": "vocab_size",
@@ -122,11 +130,7 @@ def config_to_hf(config: BertConfig) -> dict[str, Any]:
     activation = "gelu_new" if config.activation == "gelu_tanh" else config.activation
     settings = {"model_type": config.kind} | {name: getattr(config, field) for field, name in names.items()}
     settings["pad_token_id"] = config.pad_id
-    settings["architectures"] = [
-        {"bert": "BertModel", "distilbert": "DistilBertModel", "roberta": "RobertaModel", "mpnet": "MPNetModel"}[
-            config.kind
-        ]
-    ]
+    settings["architectures"] = [_ARCHITECTURES[config.kind]]
     if config.kind == "distilbert":
         return settings | {"activation": activation}
     settings |= {"hidden_act": activation, "layer_norm_eps": config.norm_eps}
@@ -135,29 +139,65 @@ def config_to_hf(config: BertConfig) -> dict[str, Any]:
     return settings | {"type_vocab_size": config.token_types}
 
 
-def key_map(config: BertConfig) -> Iterator[tuple[str, str]]:
-    """(our "a/b/c" name, published name) of every parameter."""
-    modules = {"embeddings/norm": "embeddings.LayerNorm"}
-    for i in range(config.layers):
-        modules |= {ours.format(i=i): theirs.format(i=i) for ours, theirs in _LAYERS[config.kind].items()}
-    tables = {"embeddings/word": "embeddings.word_embeddings", "embeddings/position": "embeddings.position_embeddings"}
+def config_from_tensors(shapes: Mapping[str, tuple[int, ...]], where: str = "checkpoint") -> BertConfig:
+    """`BertConfig` from names and shapes alone.
+
+    Raises:
+      VtjaxError: no model of the family, or a size that its tensors do not give.
+    """
+    types = shapes.get("embeddings.token_type_embeddings.weight", (0,))[0]
+    if "transformer.layer.0.attention.q_lin.weight" in shapes:
+        kind, up = "distilbert", "transformer.layer.0.ffn.lin1.weight"
+    else:
+        kind = "mpnet" if "encoder.relative_attention_bias.weight" in shapes else "roberta" if types == 1 else "bert"
+        up = "encoder.layer.0.intermediate.dense.weight"
+    try:
+        vocab, width = shapes[_MARKER]
+        positions, ffn = shapes["embeddings.position_embeddings.weight"][0], shapes[up][0]
+    except KeyError as error:
+        raise VtjaxError(f"{where}: no {error} and no config.json, so not a known model of the BERT family") from error
+    offset = {"roberta": 2, "mpnet": 2}.get(kind, 0)
+    config = BertConfig(
+        kind=kind,
+        vocab_size=vocab,
+        width=width,
+        layers=tables.count(shapes, r"(?:encoder|transformer)\.layer\.(\d+)\."),
+        heads=max(1, width // _HEAD),
+        ffn_width=ffn,
+        positions=positions,
+        position_offset=offset,
+        pad_id=1 if offset else 0,
+        token_types=types,
+        relative_buckets=shapes.get("encoder.relative_attention_bias.weight", (0,))[0],
+    )
+    return dataclasses.replace(config, norm_eps=1e-5) if kind in ("roberta", "mpnet") else config
+
+
+def entries(config: BertConfig) -> Iterator[tables.Entry]:
+    """Every published tensor that is a parameter, without its prefix."""
+    yield tables.same("embeddings/word/embedding", _MARKER)
+    yield tables.same("embeddings/position/embedding", "embeddings.position_embeddings.weight")
     if config.token_types:
-        tables["embeddings/token_type"] = "embeddings.token_type_embeddings"
+        yield tables.same("embeddings/token_type/embedding", "embeddings.token_type_embeddings.weight")
     if config.relative_buckets:
-        tables["relative_attention_bias"] = "encoder.relative_attention_bias"
-    for ours, theirs in tables.items():
-        yield f"{ours}/embedding", f"{theirs}.weight"
-    for ours, theirs in modules.items():
-        yield f"{ours}/{'scale' if 'norm' in ours else 'kernel'}", f"{theirs}.weight"
-        yield f"{ours}/bias", f"{theirs}.bias"
+        yield tables.same("relative_attention_bias/embedding", "encoder.relative_attention_bias.weight")
+    yield from tables.modules("", "", {"embeddings.LayerNorm": "embeddings/norm"})
+    stack = "transformer.layer.{i}." if config.kind == "distilbert" else "encoder.layer.{i}."
+    yield from tables.layers("", stack, config.layers, _LAYERS[config.kind])
 
 
-def _published_shape(ours: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Torch keeps heads flat and dense weights as [out, in]; here they are [in, heads, head_dim] and [in, out]."""
-    if ours.endswith("/kernel"):
-        split = -1 if ours.endswith("out/kernel") else 1
-        return math.prod(shape[split:]), math.prod(shape[:split])
-    return shape if ours.endswith("/embedding") else (math.prod(shape),)
+def published_names(names: Iterable[str]) -> dict[str, str]:
+    """Name as `entries` has it -> name: without a common prefix ("bert.", "text_model."), norms' leaves as today.
+
+    The norms of checkpoints older than 2019 call their parameters gamma and beta.
+    """
+    names = list(names)
+    prefix = next((name[: -len(_MARKER)] for name in names if name.endswith(_MARKER)), "")
+    bare = {name.removeprefix(prefix): name for name in names}
+    for old, new in (("gamma", "weight"), ("beta", "bias")):
+        renamed = {n: n.removesuffix(old) + new for n in bare if n.endswith(f"LayerNorm.{old}")}
+        bare |= {today: bare.pop(n) for n, today in renamed.items() if today not in bare}
+    return bare
 
 
 def from_hf(
@@ -165,43 +205,19 @@ def from_hf(
 ) -> tuple[dict[str, Any], report.MatchReport]:
     """Parameters of `BertEncoder(config)`, nested dicts of `dtype`, from tensors under their published names.
 
-    A common prefix ("bert.", "text_model.") is found and taken off. `tensors` may be lazy: each is read once.
+    `tensors` may be lazy: each is read once.
 
     Raises:
       VtjaxError: a tensor is missing, of another shape, or unused and not one of `NOT_ENCODER`.
     """
-    published = _without_prefix(tensors)
-    shapes = expected_shapes(config)
-    sources = {}
-    for ours, theirs in key_map(config):
-        source = published.pop(theirs, None) or published.pop(_old_name(theirs), None)
-        if source is not None:
-            sources[ours] = source
-    # Compared as published, before anything is read: turned first, a wrong matrix could pass for a right one.
-    expected = {ours: _Shape(_published_shape(ours, leaf.shape)) for ours, leaf in shapes.items()}
-    found = {name: _Shape(_shape(tensors, source)) for name, source in (sources | published).items()}
-    result = report.match(expected, found)
-    result.raise_if_incomplete(allow_unused=NOT_ENCODER, source=where)
-    mapped = {}
-    for ours, source in sources.items():
-        value = np.asarray(tensors[source]).astype(dtype, copy=False)
-        value = np.ascontiguousarray(value.T if ours.endswith("/kernel") else value)
-        mapped[ours] = value.reshape(shapes[ours].shape)
-    return unflatten(mapped), result
+    shown = Tensors(as_weights(tensors), published_names(tensors))
+    shapes = tables.shapes_of(expected_shapes(config))
+    return tables.read(list(entries(config)), shapes, shown, where, dtype, NOT_ENCODER, by_ours=True)
 
 
 def to_hf(config: BertConfig, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Tensors under their published names from parameters of `BertEncoder(config)`; `from_hf`'s exact inverse."""
-    flat = flatten(params)
-    report.match(expected_shapes(config), flat).raise_if_incomplete(source="parameters")
-    tensors = {}
-    for ours, theirs in key_map(config):
-        value = np.asarray(flat[ours])
-        shape = _published_shape(ours, value.shape)
-        tensors[theirs] = np.ascontiguousarray(
-            value.reshape(shape[::-1]).T if ours.endswith("/kernel") else value.reshape(shape)
-        )
-    return tensors
+    return tables.write(list(entries(config)), tables.shapes_of(expected_shapes(config)), params)
 
 
 def load_bert(
@@ -214,48 +230,47 @@ def load_bert(
     """
     folder = local_folder(folder_or_hub_id)
     config = config_from_hf(read_json(folder / "config.json"), str(folder / "config.json"))
-    if any(folder.glob("*.safetensors")):
-        tensors: Mapping[str, np.ndarray] = SafetensorsReader(folder)
-    elif (folder / "pytorch_model.bin").is_file():
-        tensors = torch_reader.read_state_dict(folder / "pytorch_model.bin")
-    else:
-        raise VtjaxError(f"{folder}: no weights; expected model.safetensors or pytorch_model.bin")
-    return config, from_hf(config, tensors, str(folder), dtype)[0]
+    return config, from_hf(config, open_weights(folder), str(folder), dtype)[0]
 
 
 def save_bert(folder: str | os.PathLike[str], config: BertConfig, params: Mapping[str, Any]) -> None:
     """Writes config.json and model.safetensors that transformers loads."""
     folder = pathlib.Path(folder)
     write_safetensors(folder / "model.safetensors", to_hf(config, params))
-    write_atomically(folder / "config.json", json.dumps(config_to_hf(config), indent=2))
+    write_json(folder / "config.json", config_to_hf(config))
+
+
+def init(config: BertConfig) -> dict[str, Any]:
+    """The module's own initial values; under `jax.eval_shape`, their shapes."""
+    import jax
+    import jax.numpy as jnp
+
+    return BertEncoder(config).init(jax.random.key(0), jnp.ones((1, 2), jnp.int32), jnp.ones((1, 2), bool))["params"]
 
 
 def expected_shapes(config: BertConfig) -> dict[str, Any]:
     """Shape and dtype of every parameter by its "a/b/c" name, from the module itself."""
     import jax
-    import jax.numpy as jnp
 
-    ids = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    mask = jax.ShapeDtypeStruct((1, 2), jnp.bool_)
-    return flatten(jax.eval_shape(BertEncoder(config).init, jax.random.key(0), ids, mask)["params"])
+    return flatten(jax.eval_shape(lambda: init(config)))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Shape:
-    shape: tuple[int, ...]
+def detect(source: Source) -> bool:
+    """Whether its config.json names a model of the family."""
+    return source.settings.get("model_type") in _LAYERS
 
 
-def _shape(tensors: Mapping[str, np.ndarray], name: str) -> tuple[int, ...]:
-    return tensors.shape(name) if hasattr(tensors, "shape") else tuple(tensors[name].shape)
+def load(source: Source, options: Options) -> Loaded:
+    """Parameters of `BertEncoder`, as a `vtjax.weights.layout.Layout` reads them."""
+    names = published_names(source.tensors)
+    if "model_type" in source.settings:
+        config = source.sizes(config_from_hf)
+    else:
+        config = config_from_tensors(source.shapes(names), str(source.path))
+    how: dict[str, Any] = {"allow_unused": NOT_ENCODER, "by_ours": True}
+    return tables.load(source, options, to_dict(config), names, list(entries(config)), lambda: init(config), **how)
 
 
-def _without_prefix(tensors: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Name without the prefix that stands before "embeddings.word_embeddings" -> full name."""
-    marker = "embeddings.word_embeddings.weight"
-    prefix = next((name[: -len(marker)] for name in tensors if name.endswith(marker)), "")
-    return {name.removeprefix(prefix): name for name in tensors}
-
-
-def _old_name(name: str) -> str:
-    """The norms of checkpoints older than 2019 call their parameters gamma and beta."""
-    return re.sub(r"LayerNorm\.(weight|bias)$", lambda m: f"LayerNorm.{'gamma' if m[1] == 'weight' else 'beta'}", name)
+def save(folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    """config.json and model.safetensors."""
+    save_bert(folder, from_dict(BertConfig, dict(config)), params)

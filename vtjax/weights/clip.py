@@ -5,26 +5,25 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from vtjax.encoders.image import ImageTransform
+from vtjax.config import from_dict, to_dict
 from vtjax.errors import VtjaxError
-from vtjax.files import write_atomically
 from vtjax.nn.clip import Clip, ClipConfig, with_activation
-from vtjax.nn.vit import unstack_layers
-from vtjax.trees import flatten
-from vtjax.weights import report, streaming, tables
+from vtjax.nn.vit import stack_layers, unstack_layers
+from vtjax.weights import report, tables
+from vtjax.weights.clip_image import image_processor
 from vtjax.weights.clip_settings import config_from_hf, config_from_open_clip, config_from_tensors, config_to_hf
-from vtjax.weights.files import open_weights, weights_file
-from vtjax.weights.hub import local_folder
+from vtjax.weights.files import read_json, write_json
+from vtjax.weights.layout import Loaded, Options
 from vtjax.weights.safetensors_io import write_safetensors
-from vtjax.weights.source import Tensors
+from vtjax.weights.source import Source
+from vtjax.weights.tensors import Tensors, as_weights
 
 LAYOUTS = ("hf", "openai")
 # Published tensors that are no weights: index and mask buffers, sizes.
@@ -36,41 +35,22 @@ NOT_WEIGHTS = (
 # A tensor that stands in every checkpoint of the layout; what precedes it is a prefix ("module.", "clip.").
 _MARKERS = {"hf": "vision_model.embeddings.class_embedding", "openai": "visual.class_embedding"}
 
-# Outside the layers: published name, ours, kind of `tables.Entry`.
-_OUTSIDE = {
-    "hf": (
-        ("vision_model.embeddings.class_embedding", "vision/class_embedding", "same"),
-        ("vision_model.embeddings.position_embedding.weight", "vision/position_embedding", "same"),
-        ("vision_model.embeddings.patch_embedding.weight", "vision/patch_embedding/kernel", "conv"),
-        ("vision_model.pre_layrnorm.weight", "vision/pre_norm/scale", "same"),
-        ("vision_model.pre_layrnorm.bias", "vision/pre_norm/bias", "same"),
-        ("vision_model.post_layernorm.weight", "vision/post_norm/scale", "same"),
-        ("vision_model.post_layernorm.bias", "vision/post_norm/bias", "same"),
-        ("visual_projection.weight", "vision/projection/kernel", "dense"),
-        ("text_model.embeddings.token_embedding.weight", "text/token_embedding/embedding", "same"),
-        ("text_model.embeddings.position_embedding.weight", "text/position_embedding", "same"),
-        ("text_model.final_layer_norm.weight", "text/final_norm/scale", "same"),
-        ("text_model.final_layer_norm.bias", "text/final_norm/bias", "same"),
-        ("text_projection.weight", "text/projection/kernel", "dense"),
-        ("logit_scale", "logit_scale", "same"),
-    ),
-    "openai": (
-        ("visual.class_embedding", "vision/class_embedding", "same"),
-        ("visual.positional_embedding", "vision/position_embedding", "same"),
-        ("visual.conv1.weight", "vision/patch_embedding/kernel", "conv"),
-        ("visual.ln_pre.weight", "vision/pre_norm/scale", "same"),
-        ("visual.ln_pre.bias", "vision/pre_norm/bias", "same"),
-        ("visual.ln_post.weight", "vision/post_norm/scale", "same"),
-        ("visual.ln_post.bias", "vision/post_norm/bias", "same"),
-        ("visual.proj", "vision/projection/kernel", "same"),
-        ("token_embedding.weight", "text/token_embedding/embedding", "same"),
-        ("positional_embedding", "text/position_embedding", "same"),
-        ("ln_final.weight", "text/final_norm/scale", "same"),
-        ("ln_final.bias", "text/final_norm/bias", "same"),
-        ("text_projection", "text/projection/kernel", "same"),
-        ("logit_scale", "logit_scale", "same"),
-    ),
-}
+# Outside the layers: ours, Hugging Face's name, OpenAI's. First single tensors, then norms.
+_TENSORS = (
+    ("vision/class_embedding", "vision_model.embeddings.class_embedding", "visual.class_embedding"),
+    ("vision/position_embedding", "vision_model.embeddings.position_embedding.weight", "visual.positional_embedding"),
+    ("vision/patch_embedding/kernel", "vision_model.embeddings.patch_embedding.weight", "visual.conv1.weight"),
+    ("vision/projection/kernel", "visual_projection.weight", "visual.proj"),
+    ("text/token_embedding/embedding", "text_model.embeddings.token_embedding.weight", "token_embedding.weight"),
+    ("text/position_embedding", "text_model.embeddings.position_embedding.weight", "positional_embedding"),
+    ("text/projection/kernel", "text_projection.weight", "text_projection"),
+    ("logit_scale", "logit_scale", "logit_scale"),
+)
+_NORMS = (
+    ("vision/pre_norm", "vision_model.pre_layrnorm", "visual.ln_pre"),
+    ("vision/post_norm", "vision_model.post_layernorm", "visual.ln_post"),
+    ("text/final_norm", "text_model.final_layer_norm", "ln_final"),
+)
 _LAYERS = {
     "hf": {"vision": "vision_model.encoder.layers.{i}.", "text": "text_model.encoder.layers.{i}."},
     "openai": {"vision": "visual.transformer.resblocks.{i}.", "text": "transformer.resblocks.{i}."},
@@ -85,47 +65,49 @@ def entries(config: ClipConfig, layout: str) -> list[tables.Entry]:
     """
     if layout not in LAYOUTS:
         raise VtjaxError(f"layout {layout!r}; expected one of {', '.join(LAYOUTS)} (open_clip's is 'openai')")
-    found = [tables.Entry(theirs, (ours,), kind) for theirs, ours, kind in _OUTSIDE[layout]]
+    # Hugging Face turns the projections as linear layers; OpenAI multiplies by them.
+    kinds = {"vision/patch_embedding/kernel": "conv"}
+    if layout == "hf":
+        kinds |= dict.fromkeys(("vision/projection/kernel", "text/projection/kernel"), "dense")
+    column = 1 + LAYOUTS.index(layout)
+    table = [tables.Entry(row[column], (row[0],), kinds.get(row[0], "same")) for row in _TENSORS]
+    table += tables.modules("", "", {row[column]: row[0] for row in _NORMS})
     for tower, sizes in (("vision", config.vision), ("text", config.text)):
         names = tables.HF_LAYER if layout == "hf" else tables.OPENAI_LAYER
-        found += tables.layers(f"{tower}/transformer/", _LAYERS[layout][tower], sizes.layers, names)
-    return found
+        table += tables.layers(f"{tower}/transformer/", _LAYERS[layout][tower], sizes.layers, names)
+    return table
 
 
-def published_names(tensors: Mapping[str, Any], where: str = "checkpoint") -> tuple[str, dict[str, str]]:
-    """(layout, published name -> name in `tensors`): a common prefix is taken off, and open_clip's "text.".
+def published_names(names: Sequence[str], where: str = "checkpoint") -> tuple[str, dict[str, str]]:
+    """(layout, published name -> name): a common prefix is taken off, and open_clip's "text.".
 
     Raises:
       VtjaxError: not a CLIP with a vision transformer.
     """
-    for layout, marker in _MARKERS.items():
-        prefix = next((n[: -len(marker)] for n in tensors if n == marker or n.endswith("." + marker)), None)
-        if prefix is None:
-            continue
-        names = {name.removeprefix(prefix): name for name in tensors}
-        if layout == "openai" and "text.positional_embedding" in names:
-            names = {name.removeprefix("text."): full for name, full in names.items()}
-        return layout, names
-    what = ", ".join(list(tensors)[:4])
-    known = " or ".join(_MARKERS.values())
-    raise VtjaxError(f"{where}: no {known} in it, so not a CLIP with a vision transformer; found {what}, ...")
+    layout, _, bare, _ = tables.published(names, _MARKERS, where, "a CLIP with a vision transformer")
+    if layout == "openai" and "text.positional_embedding" in bare:
+        bare = {name.removeprefix("text."): full for name, full in bare.items()}
+    return layout, bare
+
+
+def init(config: ClipConfig) -> dict[str, Any]:
+    """The module's own initial values; under `jax.eval_shape`, their shapes."""
+    import jax
+    import jax.numpy as jnp
+
+    size = config.vision.image_size
+    return Clip(config).init(jax.random.key(0), jnp.zeros((1, size, size, 3)), jnp.zeros((1, 2), jnp.int32))["params"]
 
 
 @functools.cache
 def expected_shapes(config: ClipConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by its "a/b/c" name, from the module itself."""
-    import jax
-    import jax.numpy as jnp
-
     one = dataclasses.replace  # the layers of a tower are alike: one of each is traced
     small = one(config, vision=one(config.vision, layers=1), text=one(config.text, layers=1))
-    images = jax.ShapeDtypeStruct((1, config.vision.image_size, config.vision.image_size, 3), jnp.float32)
-    ids = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    tree = jax.eval_shape(Clip(small).init, jax.random.key(0), images, ids)["params"]
     shapes = {}
-    for name, leaf in flatten(tree).items():
+    for name, shape in tables.initial_shapes(lambda: init(small)).items():
         layers = getattr(config, name.split("/")[0]).layers if "/layer_0/" in name else 1
-        shapes |= {name.replace("/layer_0/", f"/layer_{i}/"): tuple(leaf.shape) for i in range(layers)}
+        shapes |= {name.replace("/layer_0/", f"/layer_{i}/"): shape for i in range(layers)}
     return shapes
 
 
@@ -138,8 +120,8 @@ def from_published(
     Raises:
       VtjaxError: a tensor is missing, of another shape, or unused and not one of `NOT_WEIGHTS`.
     """
-    layout, names = published_names(tensors, where)
-    shown = Tensors(tensors if hasattr(tensors, "read") else streaming.ArrayWeights(tensors), names)
+    layout, names = published_names(list(tensors), where)
+    shown = Tensors(as_weights(tensors), names)
     return tables.read(entries(config, layout), expected_shapes(config), shown, where, dtype, NOT_WEIGHTS)
 
 
@@ -168,31 +150,22 @@ def load_clip(
     Raises:
       VtjaxError: nothing readable there, no way to know the configuration, or tensors that do not fit it exactly.
     """
-    path = pathlib.Path(source).expanduser()
-    path = path if path.is_file() else weights_file(local_folder(source))
-    tensors = open_weights(path)
-    layout, names = published_names(tensors, str(path))
+    opened = Source(source)
     if config is None:
-        config = stated_config(path.parent, str(path), layout, tensors, names, activation)
+        config = stated_config(opened, *published_names(list(opened.tensors), str(opened.path)), activation)
     elif activation is not None:
         config = with_activation(config, activation)
-    return config, from_published(config, tensors, str(path), dtype)[0]
+    return config, from_published(config, opened.tensors, str(opened.path), dtype)[0]
 
 
-def save_clip_hf(
-    folder: str | os.PathLike[str],
-    config: ClipConfig,
-    params: Mapping[str, Any],
-    transform: ImageTransform | None = None,
-) -> None:
-    """Writes config.json, model.safetensors and preprocessor_config.json that transformers loads; a tokenizer's `save`
-    into the same folder completes it. transform: None for CLIP's own at the model's image size."""
+def save_clip_hf(folder: str | os.PathLike[str], config: ClipConfig, params: Mapping[str, Any]) -> None:
+    """Writes config.json, model.safetensors and preprocessor_config.json (CLIP's own, at the model's image size) that
+    transformers loads; a tokenizer's `save` into the same folder completes it."""
     folder = pathlib.Path(folder)
     tensors = to_published(config, params, "hf")
-    transform = ImageTransform(config.vision.image_size) if transform is None else transform
     write_safetensors(folder / "model.safetensors", tensors)
-    write_atomically(folder / "config.json", json.dumps(config_to_hf(config, float(tensors["logit_scale"])), indent=2))
-    write_atomically(folder / "preprocessor_config.json", json.dumps(transform.to_hf(), indent=2))
+    write_json(folder / "config.json", config_to_hf(config, float(tensors["logit_scale"])))
+    write_json(folder / "preprocessor_config.json", image_processor(config.vision.image_size))
 
 
 def save_clip_openai(path: str | os.PathLike[str], config: ClipConfig, params: Mapping[str, Any]) -> None:
@@ -200,32 +173,45 @@ def save_clip_openai(path: str | os.PathLike[str], config: ClipConfig, params: M
     write_safetensors(path, to_published(config, params, "openai"))
 
 
-def stated_config(
-    folder: pathlib.Path,
-    where: str,
-    layout: str,
-    tensors: Mapping[str, np.ndarray],
-    names: Mapping[str, str],
-    activation: str | None,
-) -> ClipConfig:
-    """What the settings beside the weights say, or what the weights' own shapes say.
+def stated_config(source: Source, layout: str, names: Mapping[str, str], activation: str | None) -> ClipConfig:
+    """What the settings beside the weights say, or what the weights' own shapes say. names: as `published_names`.
 
     Raises:
       VtjaxError: neither says it, or not a CLIP of this architecture.
     """
-    for name, reader, of_layout in (
-        ("config.json", config_from_hf, "hf"),
-        ("open_clip_config.json", config_from_open_clip, "openai"),
-    ):
-        file = folder / name
-        if layout == of_layout and file.is_file():
-            try:
-                settings = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise VtjaxError(f"{file}: not JSON ({error})") from error
-            config = reader(settings, str(file))
-            return config if activation is None else with_activation(config, activation)
+    name, reader = {
+        "hf": ("config.json", config_from_hf),
+        "openai": ("open_clip_config.json", config_from_open_clip),
+    }[layout]
+    file = source.folder / name
+    if file.is_file():
+        config = reader(read_json(file), str(file))
+        return config if activation is None else with_activation(config, activation)
     if layout == "hf":
-        raise VtjaxError(f"{where}: no config.json beside it; put it there or give `config`")
-    shapes = {name: tables.shape_of(tensors, full) for name, full in names.items()}
-    return config_from_tensors(shapes, where, activation)
+        raise VtjaxError(f"{source.path}: no config.json beside it; put it there or give `config`")
+    return config_from_tensors(source.shapes(names), str(source.path), activation)
+
+
+def detect(source: Source) -> bool:
+    """Whether its settings say so, or its tensors have the class token of CLIP's vision tower."""
+    if source.settings.get("model_type"):
+        return source.settings["model_type"] == "clip"
+    if source.path.is_dir() and (source.path / "open_clip_config.json").is_file():
+        return True
+    return any(name.endswith(tuple(_MARKERS.values())) for name in source.names)
+
+
+def load(source: Source, options: Options) -> Loaded:
+    """Parameters of `Clip`, as a `vtjax.weights.layout.Layout` reads them."""
+    layout, names = published_names(list(source.tensors), str(source.path))
+    config = stated_config(source, layout, names, options.activation or None)
+    loaded = tables.load(
+        source, options, to_dict(config), names, entries(config, layout), lambda: init(config),
+        shapes=expected_shapes(config), allow_unused=NOT_WEIGHTS,
+    )  # fmt: skip
+    return dataclasses.replace(loaded, params=stack_layers(loaded.params)) if options.scan_layers else loaded
+
+
+def save(folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    """config.json, model.safetensors and preprocessor_config.json in Hugging Face's layout."""
+    save_clip_hf(folder, from_dict(ClipConfig, dict(config)), params)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from vtjax.errors import VtjaxError
 from vtjax.nn.clip import ClipConfig, TextConfig, with_activation
 from vtjax.nn.vit import VisionConfig
+from vtjax.weights import tables
 
 # Hugging Face's names; those of both towers, then of one.
 _TOWER = {
@@ -161,14 +161,14 @@ def config_from_tensors(
         vision = VisionConfig(
             image_size=math.isqrt(tokens - 1) * patch,
             patch_size=patch,
-            layers=_depth(shapes, "visual.transformer"),
+            layers=tables.count(shapes, r"visual\.transformer\.resblocks\.(\d+)\."),
             mlp_width=shapes["visual.transformer.resblocks.0.mlp.c_fc.weight"][0],
             **_width(width),
         )
         text = TextConfig(
             vocab_size=shapes["token_embedding.weight"][0],
             context_length=context,
-            layers=_depth(shapes, "transformer"),
+            layers=tables.count(shapes, r"transformer\.resblocks\.(\d+)\."),
             mlp_width=shapes["transformer.resblocks.0.mlp.c_fc.weight"][0],
             **_width(text_width),
         )
@@ -180,9 +180,5 @@ def config_from_tensors(
     return with_activation(config, activation or "quick_gelu")
 
 
-def _depth(shapes: Mapping[str, Any], stack: str) -> int:
-    return len({m[1] for name in shapes if (m := re.match(re.escape(stack) + r"\.resblocks\.(\d+)\.", name))})
-
-
 def _width(width: int) -> dict[str, int]:
-    return dict(width=width, heads=max(1, width // _HEAD))
+    return {"width": width, "heads": max(1, width // _HEAD)}

@@ -1,17 +1,20 @@
-"""GroupViT's weights to `vtjax.nn.groupvit` and back: the released .pth (ovoad.md, section 10), and
-Hugging Face's layout."""
+"""GroupViT's weights to `vtjax.nn.groupvit` and back: the released .pth, whose names OV-OAD's are made of
+(docs/methods/ovoad.md), and Hugging Face's layout."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from vtjax.config import from_dict, to_dict
 from vtjax.errors import VtjaxError
 from vtjax.nn.clip import TextConfig
 from vtjax.nn.groupvit import GroupVitConfig
 from vtjax.weights import tables
+from vtjax.weights.files import write_json
+from vtjax.weights.layout import Loaded, Options
+from vtjax.weights.source import Source
 
 LAYOUTS = ("hf", "released")
 _MARKERS = {"hf": "vision_model.embeddings.position_embeddings", "released": "img_encoder.patch_embed.proj.weight"}
@@ -56,15 +59,7 @@ def published_names(names: Sequence[str], where: str = "checkpoint") -> tuple[st
     Raises:
       VtjaxError: not a GroupViT.
     """
-    for layout, marker in _MARKERS.items():
-        full = next((n for n in names if n == marker or n.endswith("." + marker)), None)
-        if full is not None:
-            prefix = full[: -len(marker)]
-            own = {n.removeprefix(prefix): n for n in names}
-            why = {n: next((w for pattern, w in _DROPPED if re.fullmatch(pattern, n)), "") for n in own}
-            kept = {n: full for n, full in own.items() if not why[n]}
-            return layout, prefix, kept, {own[n]: w for n, w in why.items() if w}
-    raise VtjaxError(f"{where}: no {' or '.join(_MARKERS.values())} in it, so not a GroupViT")
+    return tables.published(names, _MARKERS, where, "a GroupViT", _DROPPED)
 
 
 def config_from_tensors(shapes: Mapping[str, tuple[int, ...]], where: str = "checkpoint") -> GroupVitConfig:
@@ -73,39 +68,44 @@ def config_from_tensors(shapes: Mapping[str, tuple[int, ...]], where: str = "che
     Raises:
       VtjaxError: a tensor is missing that a size is read from.
     """
-
-    def count(pattern: str) -> int:
-        return len({m[1] for name in shapes if (m := re.match(pattern, name))})
-
     try:
         width, _, patch, _ = shapes["img_encoder.patch_embed.proj.weight"]
-        stages = range(count(r"img_encoder\.layers\.(\d+)\."))
+        stages = range(tables.count(shapes, r"img_encoder\.layers\.(\d+)\."))
         stem = "img_encoder.layers.{}."
         groups = [shapes.get(stem.format(i) + "downsample.mlp_inter.fc2.weight", (0,))[0] for i in stages]
         tokens = [shapes.get(stem.format(i) + "group_token", (1, 0, width))[1] for i in stages]
-        vocab, text_width = shapes["text_encoder.token_embedding.weight"]
         return GroupVitConfig(
             image_size=math.isqrt(shapes["img_encoder.pos_embed"][1]) * patch,
             patch_size=patch,
             width=width,
             heads=max(1, width // 64),
             mlp_width=shapes["img_encoder.layers.0.blocks.0.mlp.fc1.weight"][0],
-            depths=tuple(count(rf"img_encoder\.layers\.{i}\.blocks\.(\d+)\.") for i in stages),
+            depths=tuple(tables.count(shapes, rf"img_encoder\.layers\.{i}\.blocks\.(\d+)\.") for i in stages),
             group_tokens=tuple(tokens),
             groups=tuple(groups),
-            text=TextConfig(
-                vocab_size=vocab,
-                context_length=shapes["text_encoder.positional_embedding"][0],
-                width=text_width,
-                layers=count(r"text_encoder\.transformer\.resblocks\.(\d+)\."),
-                heads=max(1, text_width // 64),
-                mlp_width=shapes["text_encoder.transformer.resblocks.0.mlp.c_fc.weight"][0],
-            ),
+            text=released_text_config(shapes),
             project_hidden=shapes["img_projector.linear_out.weight"][1],
             embed_dim=shapes["img_projector.linear_out.weight"][0],
         )
     except (KeyError, ValueError, IndexError) as error:
         raise VtjaxError(f"{where}: no tensor {error}, so not a GroupViT") from error
+
+
+def released_text_config(shapes: Mapping[str, tuple[int, ...]]) -> TextConfig:
+    """Sizes of the text tower; heads are 64 wide.
+
+    Raises:
+      KeyError: a tensor is missing that a size is read from.
+    """
+    vocab, width = shapes["text_encoder.token_embedding.weight"]
+    return TextConfig(
+        vocab_size=vocab,
+        context_length=shapes["text_encoder.positional_embedding"][0],
+        width=width,
+        layers=tables.count(shapes, r"text_encoder\.transformer\.resblocks\.(\d+)\."),
+        heads=max(1, width // 64),
+        mlp_width=shapes["text_encoder.transformer.resblocks.0.mlp.c_fc.weight"][0],
+    )
 
 
 def config_from_hf(settings: Mapping[str, Any], where: str = "config.json") -> GroupVitConfig:
@@ -269,3 +269,30 @@ def init(config: GroupVitConfig) -> dict[str, Any]:
 
     images, ids = jnp.zeros((1, config.image_size, config.image_size, 3)), jnp.zeros((1, 2), jnp.int32)
     return GroupVit(config).init(jax.random.key(0), images, ids)["params"]
+
+
+def detect(source: Source) -> bool:
+    """Whether its settings say so, or its tensors have a grouping encoder's names over image patches."""
+    if "model_type" in source.settings:
+        return source.settings["model_type"] == "groupvit"
+    return any(name.endswith(_MARKERS["released"]) for name in source.names)
+
+
+def load(source: Source, options: Options) -> Loaded:
+    """Parameters of `GroupVit`, from either layout."""
+    layout, prefix, names, dropped = published_names(list(source.tensors), str(source.path))
+    if layout == "hf":
+        config = source.sizes(config_from_hf)
+    else:
+        config = config_from_tensors(source.shapes(names), str(source.path))
+    described = {"model": to_dict(config), "layout": layout, "prefix": prefix}
+    table = list(entries(config, layout))
+    return tables.load(source, options, described, names, table, lambda: init(config), dropped=dropped)
+
+
+def save(folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    """model.safetensors in the layout that it came in, with a config.json where that is Hugging Face's."""
+    sizes, layout = from_dict(GroupVitConfig, dict(config["model"])), config["layout"]
+    tensors = tables.save(folder, list(entries(sizes, layout)), lambda: init(sizes), params, config["prefix"])
+    if layout == "hf":
+        write_json(folder / "config.json", config_to_hf(sizes, float(tensors["logit_scale"])))

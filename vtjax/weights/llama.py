@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -20,17 +19,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from vtjax.config import from_dict, to_dict
 from vtjax.errors import VtjaxError
-from vtjax.files import write_atomically
 from vtjax.nn.llama import RULES, LanguageModel, LlamaConfig
 from vtjax.nn.lora import kernel_dims
 from vtjax.nn.quantize import SCALE, TARGETS, quantize, quantize_kernel
 from vtjax.sharding.partition import Rules, partition
 from vtjax.trees import flatten, unflatten
-from vtjax.weights import report, streaming
-from vtjax.weights.files import read_json
+from vtjax.weights import report
+from vtjax.weights.files import open_weights, read_json, write_json
 from vtjax.weights.hub import local_folder
+from vtjax.weights.layout import Loaded, Options
 from vtjax.weights.safetensors_io import write_safetensors
+from vtjax.weights.source import Source
+from vtjax.weights.tensors import ArrayWeights, Index, Tensors, Weights
 
 # Published tensors that are not parameters: tables of old exports.
 NOT_PARAMETERS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
@@ -144,7 +146,7 @@ def published_shape(target: Target, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def from_weights(
     config: LlamaConfig,
-    weights: streaming.Weights,
+    weights: Weights,
     *,
     mesh: jax.sharding.Mesh | None = None,
     dtype: str = "bfloat16",
@@ -170,7 +172,7 @@ def from_weights(
     result = report.match(expected, found)
     result.raise_if_incomplete(allow_unused=unused, source=where)
     shardings = _shardings(leaves, mesh, rules)
-    params = {path: streaming.zeros(leaf, shardings[path]) for path, leaf in leaves.items()}
+    params = {path: _zeros(leaf, shardings[path]) for path, leaf in leaves.items()}
     for name in weights:
         if name in targets:
             _put(params, shardings, targets[name], weights, name, expected[name].shape, whole)
@@ -179,7 +181,7 @@ def from_weights(
 
 def from_hf(config: LlamaConfig, tensors: Mapping[str, np.ndarray], **more: Any) -> tuple[dict, report.MatchReport]:
     """`from_weights` of tensors that are in memory."""
-    return from_weights(config, streaming.ArrayWeights(tensors), **more)
+    return from_weights(config, ArrayWeights(tensors), **more)
 
 
 def load_llama(
@@ -199,10 +201,8 @@ def load_llama(
     folder = local_folder(folder_or_hub_id)
     config = config_from_hf(read_json(folder / "config.json"), str(folder / "config.json"))
     pattern = TARGETS if int8 is True else int8 or None
-    weights = streaming.open_weights(folder)
-    params, _ = from_weights(
-        config, weights, mesh=mesh, dtype=dtype, rules=rules, int8=pattern, where=str(folder)
-    )
+    weights = open_weights(folder)
+    params, _ = from_weights(config, weights, mesh=mesh, dtype=dtype, rules=rules, int8=pattern, where=str(folder))
     return config, params
 
 
@@ -230,7 +230,7 @@ def save_llama(
     tensors = to_hf(config, params)
     write_safetensors(folder / "model.safetensors", tensors, max_shard_bytes=max_shard_bytes)
     dtype = str(flatten(params)["norm/scale"].dtype)
-    write_atomically(folder / "config.json", json.dumps(config_to_hf(config, dtype), indent=2))
+    write_json(folder / "config.json", config_to_hf(config, dtype))
 
 
 class _Published(Mapping[str, np.ndarray]):
@@ -269,18 +269,36 @@ def _published_sharding(target: Target, sharding: Any, shape: tuple[int, ...]) -
     return NamedSharding(sharding.mesh, PartitionSpec(*(spec if target.layer is None else spec[1:])))
 
 
+def _place(read: Callable[[Index | None], np.ndarray], shape: tuple[int, ...], sharding: Any) -> jax.Array:
+    """A global array whose shards are read one by one; each host reads only what its devices hold."""
+    parts: dict[str, np.ndarray] = {}
+
+    def part(index: Index) -> np.ndarray:
+        if str(index) not in parts:  # replicas ask for the same part
+            value = np.ascontiguousarray(read(tuple(index)))
+            parts[str(index)] = value.astype(np.float32) if value.dtype == np.float64 else value
+        return parts[str(index)]
+
+    return jax.make_array_from_callback(shape, sharding, part)
+
+
+def _zeros(leaf: jax.ShapeDtypeStruct, sharding: Any) -> jax.Array:
+    """An array of zeros that is born sharded."""
+    return jax.jit(functools.partial(jnp.zeros, leaf.shape, leaf.dtype), out_shardings=sharding)()
+
+
 def _put(
     params: dict[str, jax.Array],
     shardings: Mapping[str, Any],
     target: Target,
-    weights: streaming.Weights,
+    weights: Weights,
     name: str,
     shape: tuple[int, ...],
     whole: Mapping[str, Any],
 ) -> None:
     """Reads one published tensor into its place in `params`, whose array is donated and replaced."""
     path = target.path
-    block = streaming.place(
+    block = _place(
         functools.partial(weights.read, name), shape, _published_sharding(target, shardings[path], whole[path].shape)
     )
     scale = path.removesuffix("kernel") + SCALE
@@ -291,7 +309,7 @@ def _put(
     params.update(zip(paths, written, strict=True))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _writer(path: str, stacked: bool, shardings: tuple[Any, ...]) -> Any:
     def write(leaves: list[jax.Array], block: jax.Array, layer: jax.Array) -> list[jax.Array]:
         shape = leaves[0].shape[1:] if stacked else leaves[0].shape
@@ -306,3 +324,28 @@ def _writer(path: str, stacked: bool, shardings: tuple[Any, ...]) -> Any:
         return [jax.lax.dynamic_update_index_in_dim(x, v, layer, 0) for x, v in zip(leaves, new, strict=True)]
 
     return jax.jit(write, donate_argnums=(0,), out_shardings=list(shardings))
+
+
+def detect(source: Source) -> bool:
+    """Whether its config.json says so."""
+    return source.settings.get("model_type") == "llama"
+
+
+def load(source: Source, options: Options) -> Loaded:
+    """Parameters of `LanguageModel`, bfloat16 unless another type is asked for; one published tensor is in memory at a
+    time."""
+    config = source.sizes(config_from_hf)
+    tensors = Tensors(source.tensors)
+
+    def random() -> Mapping[str, np.ndarray]:
+        return to_hf(config, jax.jit(LanguageModel(config).init)(jax.random.key(0)))
+
+    expected = {name: (target.path,) for name, target in key_map(config)}
+    done = tensors.reconcile(expected, random, options.allow)
+    params, result = from_weights(config, tensors, dtype=options.dtype or "bfloat16", where=str(source.path))
+    return Loaded(params, to_dict(config), done.amend(result), tensors.published_dtype())
+
+
+def save(folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    """config.json and model.safetensors, in shards where it is large."""
+    save_llama(folder, from_dict(LlamaConfig, dict(config)), params)

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from vtjax.config import from_dict, to_dict
 from vtjax.errors import VtjaxError, nearest
-from vtjax.files import write_atomically
+from vtjax.nn.llama import LanguageModel
 from vtjax.nn.lora import LoraConfig, kernel_dims
 from vtjax.trees import flatten, unflatten
-from vtjax.weights import report
-from vtjax.weights.files import open_weights, read_json
+from vtjax.weights import llama, report
+from vtjax.weights.files import open_weights, read_json, write_json
+from vtjax.weights.hub import local_folder
+from vtjax.weights.layout import Loaded, Options
 from vtjax.weights.llama import MODULES
 from vtjax.weights.safetensors_io import write_safetensors
+from vtjax.weights.source import Source
+from vtjax.weights.tables import Shape
 
 CONFIG_FILE = "adapter_config.json"
 TENSOR_FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -144,7 +146,7 @@ def save_peft(
     }
     folder = pathlib.Path(folder)
     write_safetensors(folder / TENSOR_FILES[0], {**tensors, **(extras or {})})
-    write_atomically(folder / CONFIG_FILE, json.dumps(settings, indent=2))
+    write_json(folder / CONFIG_FILE, settings)
 
 
 def _check_settings(settings: Mapping[str, Any], where: str) -> None:
@@ -210,7 +212,7 @@ def _tree(
         shapes = {"a": (rank, int(np.prod(inputs))), "b": (int(np.prod(outputs)), rank)}
         for side, shape in shapes.items():
             for i in range(stack[0]):
-                expected[f"layer {i} {module}/{side}"] = jax.ShapeDtypeStruct(shape, jnp.float32)
+                expected[f"layer {i} {module}/{side}"] = Shape(shape)
             for i, value in factors.get(f"{module}/{side}", {}).items():
                 found[f"layer {i} {module}/{side}"] = value
     report.match(expected, found).raise_if_incomplete(source=where)
@@ -220,3 +222,47 @@ def _tree(
             layers = [np.asarray(factors[f"{module}/{side}"][i], np.float32).T.reshape(shape) for i in range(stack[0])]
             tree[f"{module}/{side}"] = np.stack(layers)
     return unflatten(tree)
+
+
+def detect(source: Source) -> bool:
+    """Whether it is a folder with an adapter_config.json."""
+    return source.path.is_dir() and (source.path / CONFIG_FILE).is_file()
+
+
+def load(source: Source, options: Options) -> Loaded:
+    """The adapter's tree (`vtjax.nn.lora`). Tensors beside it, such as projectors, must be named to be left out."""
+    if not detect(source):
+        raise VtjaxError(f"{source.path}: not a folder with an {CONFIG_FILE}")
+    if options.allow.missing:
+        raise VtjaxError("--allow_missing: an adapter is whole or not one; there is nothing to start it from")
+    name = read_json(source.path / CONFIG_FILE).get("base_model_name_or_path")
+    adapter = load_peft(source.path, base_shapes(name, options, str(source.path / CONFIG_FILE)))
+    flat = flatten(adapter.tree)
+    matched = tuple(f"{path}[{i}]" for path, x in flat.items() for i in range(len(x)))
+    result = report.MatchReport(matched, tuple(adapter.extras), (), ())
+    result.raise_if_incomplete(allow_unused=options.allow.unused, source=str(source.path))
+    dtype = np.dtype(options.dtype or "float32")
+    tree = unflatten({path: x.astype(dtype) for path, x in flat.items()})
+    return Loaded(tree, {"base_model_name_or_path": name, "lora": to_dict(adapter.config)}, result)
+
+
+def base_shapes(name: str | None, options: Options, where: str) -> dict[str, Any]:
+    """Shapes of the language model that an adapter is for, from its config.json alone: --base, or what the adapter
+    names.
+
+    Raises:
+      VtjaxError: neither names one, or its config.json cannot be read.
+    """
+    base = options.base or name
+    if not base:
+        raise VtjaxError(f"{where}: does not name its base model; give --base")
+    try:
+        file = local_folder(base) / "config.json"
+    except VtjaxError as error:
+        raise VtjaxError(f"{error}; or give --base, a folder with the config.json of the adapter's model") from error
+    return LanguageModel(llama.config_from_hf(read_json(file), str(file))).shapes()
+
+
+def save(folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    """adapter_config.json and adapter_model.safetensors."""
+    save_peft(folder, from_dict(LoraConfig, dict(config["lora"])), params, config["base_model_name_or_path"])

@@ -1,4 +1,4 @@
-"""PiTe's and VTimeLLM's training stages (pite.md section 8): a LoRA adapter, the visual adapter, the point heads.
+"""Training stages of PiTe (arXiv 2409.07239) and VTimeLLM: a LoRA adapter, the visual adapter, the point heads.
 
 A stage is a folder: adapter_config.json with adapter_model.*, and vision_adapter.*, mm_projector.* (VTimeLLM's name of
 the visual adapter) or non_lora_trainables.*, each .bin or .safetensors. Prefixes of names vary; what follows the
@@ -20,8 +20,11 @@ from vtjax.errors import VtjaxError
 from vtjax.nn.lora import LoraConfig
 from vtjax.trees import flatten, unflatten
 from vtjax.weights import peft, report
-from vtjax.weights.files import open_weights
+from vtjax.weights.files import open_weights, read_json
+from vtjax.weights.layout import Loaded, Options
 from vtjax.weights.safetensors_io import write_safetensors
+from vtjax.weights.source import Source
+from vtjax.weights.tables import Shape
 
 HEADS = ("vision_adapter", "localization_projector", "trajectory_projector")
 _ALIASES = {"mm_projector": "vision_adapter"}
@@ -162,7 +165,7 @@ def _check(heads: Mapping[str, np.ndarray], base: Mapping[str, Any] | None, wher
             out = width or out
         else:
             inputs, out = width or inputs, 2 if head == "localization_projector" else max(2, out - out % 2)
-        expected |= {f"{head}/kernel": _Shape((out, inputs)), f"{head}/bias": _Shape((out,))}
+        expected |= {f"{head}/kernel": Shape((out, inputs)), f"{head}/bias": Shape((out,))}
     report.match(expected, heads).raise_if_incomplete(source=where)
 
 
@@ -188,6 +191,47 @@ def _default_name(path: str) -> str:
     return f"{peft.PREFIX}model.{head}.{'weight' if leaf == 'kernel' else 'bias'}"
 
 
-@dataclasses.dataclass(frozen=True)
-class _Shape:
-    shape: tuple[int, ...]
+
+def detect(source: Source) -> bool:
+    """Whether it has a visual adapter or point heads beside an adapter, or folders of stages."""
+    return source.path.is_dir() and bool(stage_folders(source.path))
+
+
+def load(source: Source, options: Options) -> Loaded:
+    """{"stage1": {"lora": ..., "vision_adapter": ..., ...}, ...}; float32 unless another type is asked for."""
+    folders = stage_folders(source.path) if source.path.is_dir() else {}
+    if not folders:
+        raise VtjaxError(f"{source.path}: not a folder of a training stage of PiTe or VTimeLLM, nor of several")
+    if options.allow.missing:
+        raise VtjaxError("--allow_missing: a stage is whole or not one; there is nothing to start it from")
+    dtype = np.dtype(options.dtype or "float32")
+    bases: dict[Any, Any] = {}
+    params, stages, matched, unused, dropped, notes, types = {}, {}, [], [], [], [], set()
+    for name, folder in folders.items():
+        base, file = None, folder / peft.CONFIG_FILE
+        if options.base or file.is_file():
+            named = options.base or read_json(file).get("base_model_name_or_path")
+            if named not in bases:
+                bases[named] = peft.base_shapes(named, options, str(file))
+            base = bases[named]
+        stage = load_stage(folder, base)
+        flat = flatten(stage.params)
+        types |= {x.dtype.name for path, x in flat.items() if not path.startswith("lora/")}
+        params[name] = unflatten({path: x.astype(dtype) for path, x in flat.items()})
+        stages[name] = stage.config
+        matched += [f"{name}/{x}" for x in stage.matched]
+        unused += [f"{name}/{x}" for x in stage.rest]
+        dropped += [(f"{name}/{x}", why) for x, why in stage.dropped]
+        notes += [f"{name}: the adapter of {head} was merged into it" for head in stage.merged]
+    result = report.MatchReport(tuple(matched), tuple(unused), (), (), tuple(dropped))
+    result.raise_if_incomplete(allow_unused=options.allow.unused, source=str(source.path))
+    single = list(folders.values()) == [source.path]
+    published = types.pop() if len(types) == 1 else ""
+    return Loaded(params, {"stages": stages, "single": single}, result, published, tuple(notes))
+
+
+def save(folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    """One folder for each stage, or the folder itself where there was one stage alone."""
+    for name, tree in params.items():
+        stage = config["stages"][name]
+        save_stage(pathlib.Path(folder) / ("" if config["single"] else stage["folder"]), stage, tree)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import ml_dtypes  # noqa: F401  registers bfloat16 with numpy
 import numpy as np
@@ -14,12 +14,13 @@ from safetensors.numpy import save_file
 
 from vtjax.errors import VtjaxError, nearest
 from vtjax.files import write_atomically
+from vtjax.weights.tensors import Weights
 
 INDEX_SUFFIX = ".safetensors.index.json"
 MAPPED_BYTES = 16 << 20  # read through one mapping before it is given up; its pages count as this process's memory
 
 
-class SafetensorsReader(Mapping[str, np.ndarray]):
+class SafetensorsReader(Weights):
     """The tensors of one checkpoint by name, each read from disk when it is asked for and not kept.
 
     `path`: a .safetensors file, an index.json of a sharded checkpoint, or a folder that holds exactly one of them.
@@ -71,15 +72,6 @@ class SafetensorsReader(Mapping[str, np.ndarray]):
         path = self._where[name]
         return self._handles.get(path) or self._open(path)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._where)
-
-    def __len__(self) -> int:
-        return len(self._where)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._where
-
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor, from the header alone."""
         return tuple(self._handle(name).get_slice(name).get_shape())
@@ -87,9 +79,6 @@ class SafetensorsReader(Mapping[str, np.ndarray]):
     def dtype_name(self, name: str) -> str:
         """Type of a tensor as the format names it ("F32", "BF16", ...), from the header alone."""
         return self._handle(name).get_slice(name).get_dtype()
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.read(name)
 
     def read(self, name: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
         """A tensor, or the part of it that `index` names; only that part is read.

@@ -35,60 +35,40 @@ def write(folder: pathlib.Path, kind: str, config: Mapping[str, Any], params: Ma
 
 
 def read(folder: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """(kind, config, parameters) of a folder that `write` made, or of a finished run of a method with a published
-    layout.
+    """(kind, config, parameters) of a folder that `write` made.
 
     Raises:
-      VtjaxError: neither, or not readable.
+      VtjaxError: another folder, or not readable.
     """
+    from vtjax.training.checkpoint import load_params
+
     folder = pathlib.Path(folder)
     described = read_json(folder / "config.json")
-    if "kind" in described:
-        from vtjax.training.checkpoint import load_params
-
-        return described["kind"], described["config"], load_params(folder / "checkpoints")
-    if "name" not in described:
+    if "kind" not in described:
         raise VtjaxError(f"{folder / 'config.json'}: not of a converted checkpoint, nor of a run of vtjax.train")
-    return _of_run(folder)
+    return described["kind"], described["config"], load_params(folder / "checkpoints")
 
 
-def _of_run(folder: pathlib.Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    from vtjax.config import to_dict
-    from vtjax.runs import Run
+def is_run(folder: pathlib.Path) -> bool:
+    """Whether a folder is a work directory of vtjax.train, not one that `write` made.
 
-    run = Run(folder)
-    if run.experiment.name == "clip":
-        from vtjax.encoders.clip import open_encoder
-
-        # CLIP's layout has no place for what sees the order of frames; the towers are whole without it.
-        encoder = open_encoder(folder)
-        return "clip", to_dict(encoder.sizes), dict(encoder.params)
-    if run.experiment.name == "ovoad":
-        from vtjax.methods.ovoad.encoder import encoder_sizes
-
-        sizes = to_dict(encoder_sizes(run.experiment.method))
-        return "ovoad", {"method": to_dict(run.experiment.method), "sizes": sizes, "prefix": ""}, run.params
-    if run.experiment.name != "car":
-        raise VtjaxError(f"{folder}: a run of {run.experiment.name!r}, which has no published layout to go back to")
-    method = run.experiment.method
-    if "language_model" not in run.params:
-        return "tmr", to_dict(method), run.params
-    from vtjax.methods.car.text import language_model_config
-
-    language_model = to_dict(language_model_config(method.text))
-    return "car", {"method": to_dict(method), "language_model": language_model}, run.params
+    Raises:
+      VtjaxError: no config.json in it, or not JSON.
+    """
+    described = read_json(folder / "config.json")
+    return "name" in described and "kind" not in described
 
 
 def carried(folder: pathlib.Path) -> pathlib.Path:
-    """Where the tokenizer of what `read` reads lies, if it has one."""
+    """Where the tokenizer of a converted folder or of a run lies, if it has one."""
     run = folder / "assets" / "tokenizer"
     return run if run.is_dir() else folder / CARRIED
 
 
 def copy_carried(source: pathlib.Path, target: pathlib.Path) -> None:
     """Copies tokenizer and settings files; they replace what is there."""
-    found = {f for pattern in _CARRIED for f in source.glob(pattern) if f.is_file()}
-    for file in sorted(f for f in found if f.stat().st_size <= _CARRIED_BYTES):
+    files = {f for pattern in _CARRIED for f in source.glob(pattern) if f.is_file()}
+    for file in sorted(f for f in files if f.stat().st_size <= _CARRIED_BYTES):
         target.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target / file.name)
 

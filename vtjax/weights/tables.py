@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pathlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from vtjax.errors import VtjaxError
 from vtjax.trees import flatten, unflatten
 from vtjax.weights import report
-from vtjax.weights.options import Options
-from vtjax.weights.source import Source, Tensors
+from vtjax.weights.layout import Loaded, Options
+from vtjax.weights.safetensors_io import write_safetensors
+from vtjax.weights.source import Source
+from vtjax.weights.tensors import Tensors, as_weights
 
 # Published name of each module of a pre-norm layer -> ours; several of ours are stacked in one published tensor.
 HF_LAYER = {
@@ -119,14 +124,57 @@ def layers(ours: str, theirs: str, count: int, names: Names) -> Iterator[Entry]:
         yield from modules(f"{ours}layer_{i}/", theirs.format(i=i), names)
 
 
+def published(
+    names: Sequence[str],
+    markers: Mapping[str, str],
+    where: str,
+    what: str,
+    no_parameters: Sequence[tuple[str, str]] = (),
+) -> tuple[str, str, dict[str, str], dict[str, str]]:
+    """(layout, prefix of every name, name without it -> name, name that is no parameter -> why).
+
+    markers: layout -> a name that stands in every checkpoint of it, perhaps behind a prefix ("module.", "clip.").
+    what: "a CLIP", for the message. no_parameters: (pattern of whole names without prefix, why); the first counts.
+
+    Raises:
+      VtjaxError: no marker there, so the checkpoint is not `what`.
+    """
+    for layout, marker in markers.items():
+        full = next((n for n in names if n == marker or n.endswith("." + marker)), None)
+        if full is not None:
+            break
+    else:
+        shown = ", ".join(list(names)[:4])
+        raise VtjaxError(f"{where}: no {' or '.join(markers.values())} in it, so not {what}; found {shown}, ...")
+    prefix = full[: -len(marker)]
+    bare = {name.removeprefix(prefix): name for name in names}
+    reasons = {n: next((why for pattern, why in no_parameters if re.fullmatch(pattern, n)), "") for n in bare}
+    kept = {n: full for n, full in bare.items() if not reasons[n]}
+    return layout, prefix, kept, {bare[n]: why for n, why in reasons.items() if why}
+
+
+def count(names: Mapping[str, Any], pattern: str) -> int:
+    """How many different things the first group of a pattern matches at the names' beginnings: a stack's layers."""
+    return len({m[1] for name in names if (m := re.match(pattern, name))})
+
+
 @dataclasses.dataclass(frozen=True)
-class _Shape:
+class Shape:
+    """What `report.match` compares of a tensor that is not read."""
+
     shape: tuple[int, ...]
 
 
 def shapes_of(tree: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Shapes by "a/b/c" name, of nested dicts of arrays or of anything with a shape."""
     return {name: tuple(leaf.shape) for name, leaf in flatten(tree).items()}
+
+
+def initial_shapes(init: Callable[[], Mapping[str, Any]]) -> dict[str, tuple[int, ...]]:
+    """Shapes by "a/b/c" name of a model's initial values, which are not made."""
+    import jax
+
+    return shapes_of(jax.eval_shape(init))
 
 
 def read(
@@ -136,17 +184,23 @@ def read(
     where: str = "checkpoint",
     dtype: Any = np.float32,
     allow_unused: Sequence[str] = (),
+    by_ours: bool = False,
 ) -> tuple[dict[str, Any], report.MatchReport]:
-    """Parameters, nested dicts of `dtype`, from published tensors, and the report in published names.
+    """Parameters, nested dicts of `dtype`, from published tensors, and the report.
 
-    shapes: of every parameter by "a/b/c" name. tensors: may be lazy; each is read once, after all shapes were compared.
+    Shapes are compared as published, before anything is read: turned first, a wrong matrix could pass for a right one.
+
+    shapes: of every parameter by "a/b/c" name. tensors: may be lazy; each is read once. by_ours: the report has our
+      names of what the table holds; else published ones.
 
     Raises:
       VtjaxError: a tensor is missing, of another shape, or unused and not named in `allow_unused`.
     """
-    expected = {e.theirs: _Shape(e.published_shape([shapes[n] for n in e.ours])) for e in table}
-    found = {name: _Shape(shape_of(tensors, name)) for name in tensors}
-    result = report.match(expected, found).raise_if_incomplete(allow_unused=allow_unused, source=where)
+    tensors = as_weights(tensors)
+    shown = {e.theirs: e.ours[0] if by_ours else e.theirs for e in table}
+    expected = {shown[e.theirs]: Shape(e.published_shape([shapes[n] for n in e.ours])) for e in table}
+    published = {shown.get(name, name): Shape(tensors.shape(name)) for name in tensors}
+    result = report.match(expected, published).raise_if_incomplete(allow_unused=allow_unused, source=where)
     params = {}
     for entry in table:
         value = np.asarray(tensors[entry.theirs]).astype(dtype, copy=False)
@@ -163,35 +217,56 @@ def write(
       VtjaxError: parameters of other names or shapes.
     """
     flat = flatten(params)
-    wanted = {name: _Shape(shape) for name, shape in shapes.items()}
+    wanted = {name: Shape(shape) for name, shape in shapes.items()}
     report.match(wanted, flat).raise_if_incomplete(source="parameters")
     return {e.theirs: e.publish([np.asarray(flat[n]) for n in e.ours]) for e in table}
-
-
-def shape_of(tensors: Mapping[str, np.ndarray], name: str) -> tuple[int, ...]:
-    """A tensor's shape, without reading it where `tensors` can tell (a safetensors file's header does)."""
-    return tuple(tensors.shape(name)) if hasattr(tensors, "shape") else tuple(tensors[name].shape)
 
 
 def load(
     source: Source,
     options: Options,
+    config: dict[str, Any],
     names: Mapping[str, str],
-    dropped: Mapping[str, str],
     table: Sequence[Entry],
-    shapes: Mapping[str, tuple[int, ...]],
-    random: Callable[[], Mapping[str, Any]],
-) -> tuple[dict[str, Any], report.MatchReport, str]:
-    """(parameters, report, published dtype) of a source whose tensors are all accounted for.
+    init: Callable[[], Mapping[str, Any]],
+    *,
+    dropped: Mapping[str, str] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    **how: Any,
+) -> Loaded:
+    """A source whose tensors are all accounted for.
 
-    names: published name as the table has it -> name in the source. dropped: name in the source -> why it is no
-      parameter. random: the model's own initial values, made only where --allow_missing lets a tensor be missing.
+    config: of the result. names: published name as the table has it -> name in the source. init: the model's own
+      initial values, made only where --allow_missing lets a tensor be missing. dropped: name in the source -> why it is
+      no parameter. shapes: of the parameters, where they are known without `init`. how: `read`'s further arguments.
 
     Raises:
       VtjaxError: as `read`.
     """
+    import jax
+
     tensors = Tensors(source.tensors, names)
-    done = tensors.reconcile({e.theirs: e.ours for e in table}, lambda: write(table, shapes, random()), options.allow)
-    params, result = read(table, shapes, tensors, str(source.path), np.dtype(options.dtype or "float32"))
-    found = dataclasses.replace(done.amend(result), dropped=tuple(dropped.items()))
-    return params, found, tensors.published_dtype()
+    shapes = initial_shapes(init) if shapes is None else shapes
+    expected = {e.theirs: e.ours for e in table}
+    done = tensors.reconcile(expected, lambda: write(table, shapes, jax.jit(init)()), options.allow)
+    dtype = np.dtype(options.dtype or "float32")
+    params, result = read(table, shapes, tensors, str(source.path), dtype, **how)
+    result = dataclasses.replace(done.amend(result), dropped=tuple((dropped or {}).items()))
+    return Loaded(params, config, result, tensors.published_dtype())
+
+
+def save(
+    folder: Any,
+    table: Sequence[Entry],
+    init: Callable[[], Mapping[str, Any]],
+    params: Mapping[str, Any],
+    prefix: str = "",
+) -> dict[str, np.ndarray]:
+    """Writes model.safetensors; the tensors by name without `prefix`.
+
+    Raises:
+      VtjaxError: as `write`.
+    """
+    tensors = write(table, initial_shapes(init), params)
+    write_safetensors(pathlib.Path(folder) / "model.safetensors", {prefix + name: x for name, x in tensors.items()})
+    return tensors

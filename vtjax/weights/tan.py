@@ -1,4 +1,4 @@
-"""The temporal alignment network's released names (mptva.md section 10) to `vtjax.nn.temporal_aligner`, and back.
+"""Released names of the temporal alignment network (arXiv 2204.02968) to `vtjax.nn.temporal_aligner`, and back.
 
 MPTVA released nothing; a student of ours is written in the same grammar, its text transformer under the names that the
 grammar would give it (text_temporal_encoder, ln_text_post_enc).
@@ -7,13 +7,15 @@ grammar would give it (text_temporal_encoder, ln_text_post_enc).
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from vtjax.config import from_dict, to_dict
 from vtjax.errors import VtjaxError
 from vtjax.nn.temporal_aligner import AlignerConfig
 from vtjax.weights import tables
+from vtjax.weights.layout import Loaded, Options
+from vtjax.weights.source import Source
 
 TEACHER = "the teacher, a moving average of the online model"
 ALIAS = "the online model's words once more"
@@ -34,8 +36,8 @@ def published_names(names: Sequence[str]) -> tuple[Spelling, dict[str, str], dic
     module = "module." if names and all(n.startswith("module.") for n in names) else ""
     online = any(n.startswith(f"{module}online.") for n in names)
     prefix = module + ("online." if online else "")
-    own = {n.removeprefix(prefix): n for n in names if n.startswith(prefix)}
-    words = next((w for w in WORDS if f"{w}.word_embd.weight" in own), WORDS[0])
+    bare = {n.removeprefix(prefix): n for n in names if n.startswith(prefix)}
+    words = next((w for w in WORDS if f"{w}.word_embd.weight" in bare), WORDS[0])
     dropped = {}
     for name in names if online else ():
         inner = name.removeprefix(module)
@@ -44,11 +46,11 @@ def published_names(names: Sequence[str]) -> tuple[Spelling, dict[str, str], dic
         elif inner.startswith(tuple(f"{w}." for w in WORDS)):
             dropped[name] = ALIAS
     for leaf in ("mlp.weight", "mlp.bias"):
-        if leaf in own:
-            dropped[own.pop(leaf)] = UNUSED
+        if leaf in bare:
+            dropped[bare.pop(leaf)] = UNUSED
     # What is under no known prefix stays visible under its whole name.
-    own |= {n: n for n in names if n not in dropped and not n.startswith(prefix)}
-    return Spelling(prefix, words), own, dropped
+    bare |= {n: n for n in names if n not in dropped and not n.startswith(prefix)}
+    return Spelling(prefix, words), bare, dropped
 
 
 def config_from_tensors(shapes: Mapping[str, tuple[int, ...]], words: str, where: str = "checkpoint") -> AlignerConfig:
@@ -58,10 +60,10 @@ def config_from_tensors(shapes: Mapping[str, tuple[int, ...]], words: str, where
       VtjaxError: a tensor is missing that a size is read from.
     """
 
-    def count(stack: str) -> int:
-        found = {m[1] for n in shapes if (m := re.match(rf"{stack}_temporal_encoder\.resblocks\.(\d+)\.", n))}
-        return len(found)
-
+    layers = {
+        f"{stack}_layers": tables.count(shapes, rf"{stack}_temporal_encoder\.resblocks\.(\d+)\.")
+        for stack in ("video", "text", "joint")
+    }
     try:
         width, features = shapes["video_pre_proj.weight"]
         return AlignerConfig(
@@ -72,11 +74,9 @@ def config_from_tensors(shapes: Mapping[str, tuple[int, ...]], words: str, where
             text_features=shapes[f"{words}.fc2.weight"][0],
             width=width,
             ffn_width=shapes["joint_temporal_encoder.resblocks.0.mlp.c_fc.weight"][0],
-            video_layers=count("video"),
-            text_layers=count("text"),
-            joint_layers=count("joint"),
+            **layers,
             positions=shapes["temporal_pos_embed"][0],
-            joint_from="encoded" if count("text") else "embedded",
+            joint_from="encoded" if layers["text_layers"] else "embedded",
             alignability="binary_head.weight" in shapes,
         )
     except (KeyError, ValueError) as error:
@@ -112,3 +112,25 @@ def init(config: AlignerConfig) -> dict[str, Any]:
 
     features, ids = jnp.zeros((1, 1, config.features)), jnp.zeros((1, 1, 1), jnp.int32)
     return TemporalAligner(config).init(jax.random.key(0), features, ids)["params"]
+
+
+def detect(source: Source) -> bool:
+    """Whether its tensors have the joint transformer's names."""
+    return any("joint_temporal_encoder.resblocks." in name for name in source.names)
+
+
+def load(source: Source, options: Options) -> Loaded:
+    """Parameters of `TemporalAligner`, of the online model of its training or of one model alone."""
+    spelling, names, dropped = published_names(list(source.tensors))
+    config = config_from_tensors(source.shapes(names), spelling.words, str(source.path))
+    described = {"aligner": to_dict(config), "spelling": to_dict(spelling)}
+    table = list(entries(config, spelling.words))
+    return tables.load(source, options, described, names, table, lambda: init(config), dropped=dropped)
+
+
+def save(folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    """model.safetensors with the released names, prefix and spelling as they came."""
+    aligner = from_dict(AlignerConfig, dict(config["aligner"]))
+    spelling = from_dict(Spelling, dict(config["spelling"]))
+    table = list(entries(aligner, spelling.words))
+    tables.save(folder, table, lambda: init(aligner), params, spelling.prefix)

@@ -1,15 +1,18 @@
-"""X-CLIP's weights to `vtjax.nn.xclip` and back: the released .pth (alt.md section 9.3) and Hugging Face's layout."""
+"""Weights of X-CLIP (arXiv 2208.02816) to `vtjax.nn.xclip` and back: the released .pth and Hugging Face's layout."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from vtjax.config import from_dict, to_dict
 from vtjax.errors import VtjaxError
 from vtjax.nn.clip import ClipConfig
 from vtjax.nn.xclip import XClipConfig
 from vtjax.weights import clip, clip_settings, tables
+from vtjax.weights.files import write_json
+from vtjax.weights.layout import Loaded, Options
+from vtjax.weights.source import Source
 
 LAYOUTS = ("hf", "released")
 BUFFER = "an index, a mask or a size, no weight"
@@ -37,15 +40,8 @@ def published_names(names: Sequence[str], where: str = "checkpoint") -> tuple[st
     Raises:
       VtjaxError: not an X-CLIP.
     """
-    for layout, marker in _MARKERS.items():
-        full = next((n for n in names if n == marker or n.endswith("." + marker)), None)
-        if full is not None:
-            prefix = full[: -len(marker)]
-            own = {n.removeprefix(prefix): n for n in names}
-            dropped = {n: full for n, full in own.items() if any(re.fullmatch(p, n) for p in clip.NOT_WEIGHTS)}
-            kept = {n: full for n, full in own.items() if n not in dropped}
-            return layout, prefix, kept, dict.fromkeys(dropped.values(), BUFFER)
-    raise VtjaxError(f"{where}: no {' or '.join(_MARKERS.values())} in it, so not an X-CLIP")
+    buffers = [(pattern, BUFFER) for pattern in clip.NOT_WEIGHTS]
+    return tables.published(names, _MARKERS, where, "an X-CLIP", buffers)
 
 
 def config_from_tensors(shapes: Mapping[str, tuple[int, ...]], where: str = "checkpoint") -> XClipConfig:
@@ -60,16 +56,15 @@ def config_from_tensors(shapes: Mapping[str, tuple[int, ...]], where: str = "che
         mlp_width = shapes["mit.resblocks.0.mlp.c_fc.weight"][0]
     except (KeyError, ValueError) as error:
         raise VtjaxError(f"{where}: no tensor {error}, so not an X-CLIP") from error
-    count = lambda stem: len({m[1] for n in shapes if (m := re.match(rf"{stem}\.(\d+)\.", n))})  # noqa: E731
     return XClipConfig(
         towers.embed_dim,
         towers.vision,
         towers.text,
         frames,
-        count(r"mit\.resblocks"),
+        tables.count(shapes, r"mit\.resblocks\.(\d+)\."),
         max(1, width // 64),
         mlp_width,
-        count(r"prompts_generator\.decoder"),
+        tables.count(shapes, r"prompts_generator\.decoder\.(\d+)\."),
         PROMPT_HEADS,
     )
 
@@ -104,8 +99,8 @@ def config_from_hf(settings: Mapping[str, Any], where: str = "config.json") -> X
 
 def config_to_hf(config: XClipConfig, logit_scale: float) -> dict[str, Any]:
     """The config.json that transformers reads for `config`."""
-    found = clip_settings.config_to_hf(_towers(config), logit_scale)
-    found["vision_config"] |= {
+    settings = clip_settings.config_to_hf(_towers(config), logit_scale)
+    settings["vision_config"] |= {
         "model_type": "xclip_vision_model",
         "num_frames": config.frames,
         "mit_hidden_size": config.embed_dim,
@@ -113,8 +108,8 @@ def config_to_hf(config: XClipConfig, logit_scale: float) -> dict[str, Any]:
         "mit_num_attention_heads": config.integration_heads,
         "mit_intermediate_size": config.integration_mlp_width,
     }
-    found["text_config"]["model_type"] = "xclip_text_model"
-    return found | {
+    settings["text_config"]["model_type"] = "xclip_text_model"
+    return settings | {
         "model_type": "xclip",
         "architectures": ["XCLIPModel"],
         "prompt_layers": config.prompt_layers,
@@ -134,14 +129,14 @@ def entries(config: XClipConfig, layout: str) -> Iterator[tables.Entry]:
     yield tables.Entry(_MARKERS[layout], ("integration/position_embedding",), "lead")
     inner, names = ("mit.encoder.layers.{i}.", tables.HF_LAYER) if hf else ("mit.resblocks.{i}.", tables.OPENAI_LAYER)
     yield from tables.layers("integration/transformer/", inner, config.integration_layers, names)
-    norm, own, projection = (
+    norm, inner_norm, projection = (
         ("prompts_visual_layernorm", "layernorm", "prompts_visual_projection")
         if hf
         else ("prompts_visual_ln", "norm", "prompts_visual_proj")
     )
     yield from tables.modules("", "", {norm: "prompt_norm"})
     yield tables.same("prompt_projection/kernel", projection)
-    yield from tables.modules("prompts/", "prompts_generator.", {own: "norm"})
+    yield from tables.modules("prompts/", "prompts_generator.", {inner_norm: "norm"})
     yield tables.same("prompts/alpha", "prompts_generator.alpha")
     for i in range(config.prompt_layers):
         ours, theirs = f"prompts/layer_{i}/", f"prompts_generator.decoder.{i}."
@@ -165,3 +160,30 @@ def init(config: XClipConfig) -> dict[str, Any]:
 
 def _towers(config: XClipConfig) -> ClipConfig:
     return ClipConfig(config.embed_dim, config.vision, config.text)
+
+
+def detect(source: Source) -> bool:
+    """Whether its settings say so, or its tensors have the prompt generator's names."""
+    if "model_type" in source.settings:
+        return source.settings["model_type"] == "xclip"
+    return any("prompts_generator.decoder." in name for name in source.names)
+
+
+def load(source: Source, options: Options) -> Loaded:
+    """Parameters of `XClip`, from either layout."""
+    layout, prefix, names, dropped = published_names(list(source.tensors), str(source.path))
+    if layout == "hf":
+        config = source.sizes(config_from_hf)
+    else:
+        config = config_from_tensors(source.shapes(names), str(source.path))
+    described = {"model": to_dict(config), "layout": layout, "prefix": prefix}
+    table = list(entries(config, layout))
+    return tables.load(source, options, described, names, table, lambda: init(config), dropped=dropped)
+
+
+def save(folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    """model.safetensors in the layout that it came in, with a config.json where that is Hugging Face's."""
+    sizes, layout = from_dict(XClipConfig, dict(config["model"])), config["layout"]
+    tensors = tables.save(folder, list(entries(sizes, layout)), lambda: init(sizes), params, config["prefix"])
+    if layout == "hf":
+        write_json(folder / "config.json", config_to_hf(sizes, float(tensors["logit_scale"])))

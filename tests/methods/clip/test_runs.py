@@ -23,7 +23,7 @@ from vtjax.runs import Run, run_experiment
 from vtjax.text.clip_tokenizer import ClipTokenizer
 from vtjax.text.tokenizer import WordTokenizer
 from vtjax.weights.clip import load_clip, save_clip_hf
-from vtjax.weights.options import Options as Conversion
+from vtjax.weights.layout import Options as Conversion
 from vtjax.worlds.workshop_clips import WorkshopClips
 
 WORDS = ("red", "blue")

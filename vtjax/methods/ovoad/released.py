@@ -1,4 +1,4 @@
-"""OV-OAD's released names (ovoad.md section 10) to methods/ovoad's parameters, and back.
+"""OV-OAD's released names to this method's parameters, and back (docs/methods/ovoad.md).
 
 The released code has the encoder with one cross attention, or none; of the paper's decoder no names are known. The
 tensors do not tell how a window is split (24 past frames and 8 near ones in all that was released), nor the heads (8).
@@ -6,19 +6,21 @@ tensors do not tell how a window is split (24 past frames and 8 near ones in all
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from vtjax.config import from_dict, to_dict
 from vtjax.errors import VtjaxError
 from vtjax.methods.ovoad.config import OvoadConfig, OvoadModelConfig, OvoadTextConfig
-from vtjax.nn.clip import ClipConfig, TextConfig
+from vtjax.nn.clip import ClipConfig
 from vtjax.weights import groupvit, tables
+from vtjax.weights.layout import Loaded, Options
+from vtjax.weights.source import Source
 
 MARKER = "img_encoder.layers.1.group_token"
 VISION = "a copy of CLIP's vision tower; frame features come from their own encoder here"
 NEAR = 8
-_BACKBONE = re.compile(r"img_encoder\.vision_backbone\.(?!.*adaptmlp).+")
+_NO_PARAMETERS = ((r"img_encoder\.vision_backbone\.(?!.*adaptmlp).+", VISION),)
 
 
 def published_names(names: Sequence[str], where: str = "checkpoint") -> tuple[str, dict[str, str], dict[str, str]]:
@@ -27,13 +29,7 @@ def published_names(names: Sequence[str], where: str = "checkpoint") -> tuple[st
     Raises:
       VtjaxError: not an OV-OAD.
     """
-    full = next((n for n in names if n == MARKER or n.endswith("." + MARKER)), None)
-    if full is None:
-        raise VtjaxError(f"{where}: no {MARKER} in it, so not an OV-OAD")
-    prefix = full[: -len(MARKER)]
-    own = {n.removeprefix(prefix): n for n in names}
-    dropped = {own.pop(n): VISION for n in list(own) if _BACKBONE.fullmatch(n)}
-    return prefix, own, dropped
+    return tables.published(names, {"released": MARKER}, where, "an OV-OAD", _NO_PARAMETERS)[1:]
 
 
 def config_from_tensors(
@@ -44,15 +40,10 @@ def config_from_tensors(
     Raises:
       VtjaxError: a tensor is missing that a size is read from.
     """
-
-    def count(pattern: str) -> int:
-        return len({m[1] for name in shapes if (m := re.match(pattern, name))})
-
     try:
         _, length, width = shapes["img_encoder.pos_embed"]
-        dntr, cluster, group = (count(rf"img_encoder\.layers\.{i}\.blocks\.(\d+)\.") for i in range(3))
+        dntr, cluster, group = (tables.count(shapes, rf"img_encoder\.layers\.{i}\.blocks\.(\d+)\.") for i in range(3))
         branch = "img_encoder.layers.0.long_short_xattn.norm_post.weight" in shapes
-        vocab, text_width = shapes["text_encoder.token_embedding.weight"]
         adapter = shapes.get("text_encoder.transformer.resblocks.0.adaptmlp.down_proj.weight", (0,))[0]
         joint, hidden = shapes["img_projector.linear_out.weight"]
         model = OvoadModelConfig(
@@ -69,15 +60,8 @@ def config_from_tensors(
             project_hidden=hidden,
             joint_width=joint,
         )
-        text = TextConfig(
-            vocab_size=vocab,
-            context_length=shapes["text_encoder.positional_embedding"][0],
-            width=text_width,
-            layers=count(r"text_encoder\.transformer\.resblocks\.(\d+)\."),
-            heads=max(1, text_width // 64),
-            mlp_width=shapes["text_encoder.transformer.resblocks.0.mlp.c_fc.weight"][0],
-        )
-        space = "eot" if shapes["saliency_projector"][1] == text_width else "projected"
+        text = groupvit.released_text_config(shapes)
+        space = "eot" if shapes["saliency_projector"][1] == text.width else "projected"
         embed_dim = shapes["text_encoder.text_projection"][1]
     except (KeyError, ValueError, IndexError) as error:
         raise VtjaxError(f"{where}: no tensor {error}, so not an OV-OAD") from error
@@ -136,3 +120,24 @@ def init(config: OvoadConfig, sizes: ClipConfig) -> dict[str, Any]:
         "current_ids": jnp.zeros((1, 2), jnp.int32),
     }
     return task.init(config, sizes, jax.random.key(0), batch)
+
+
+def detect(source: Source) -> bool:
+    """Whether its tensors have the names of a grouping encoder over frames, and not over image patches (GroupViT)."""
+    return any(name.endswith(MARKER) for name in source.names) and not groupvit.detect(source)
+
+
+def load(source: Source, options: Options) -> Loaded:
+    """This method's parameters, from a state dict of the released code's grammar."""
+    prefix, names, dropped = published_names(list(source.tensors), str(source.path))
+    method, sizes = config_from_tensors(source.shapes(names), str(source.path))
+    described = {"method": to_dict(method), "sizes": to_dict(sizes), "prefix": prefix}
+    table = list(entries(method, sizes))
+    return tables.load(source, options, described, names, table, lambda: init(method, sizes), dropped=dropped)
+
+
+def save(folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    """model.safetensors with the released names."""
+    method, sizes = from_dict(OvoadConfig, dict(config["method"])), from_dict(ClipConfig, dict(config["sizes"]))
+    table = list(entries(method, sizes))
+    tables.save(folder, table, lambda: init(method, sizes), params, config["prefix"])

@@ -1,14 +1,15 @@
-"""TMR's key map: layouts element by element, every tensor accounted for (numbers against torch: tests/parity)."""
+"""TMR's released names: layouts element by element, every tensor accounted for (numbers against torch: tests/parity;
+files and CAR's language model: tests/weights/test_convert.py)."""
 
 import jax
 import numpy as np
 import pytest
 
 from vtjax.errors import VtjaxError
+from vtjax.methods.car import released
 from vtjax.methods.car.config import CarConfig, CarModelConfig, CarTextConfig
-from vtjax.methods.car.task import CarObjective
 from vtjax.trees import flatten
-from vtjax.weights import tmr
+from vtjax.weights import tables
 
 CONFIG = CarConfig(
     CarModelConfig(motion_width=5, max_frames=4, latent=8, layers=2, heads=2, ff=12),
@@ -48,21 +49,24 @@ def tensors():
 
 @pytest.fixture(scope="module")
 def shapes():
-    spec = {name: jax.ShapeDtypeStruct((2, *s.shape), s.dtype) for name, s in CarObjective(CONFIG).example_spec().items()}
-    return jax.eval_shape(lambda batch: CarObjective(CONFIG).init(jax.random.key(0), batch), spec)
+    return jax.eval_shape(lambda: released.init(CONFIG))
+
+
+def load(tensors, shapes, source="checkpoint"):
+    return tables.read(list(released.entries(CONFIG.model.layers)), tables.shapes_of(shapes), tensors, source)[0]
 
 
 def test_every_leaf_is_filled_and_goes_back_bit_for_bit(tensors, shapes):
-    params = tmr.load(tensors, shapes)
+    params = load(tensors, shapes)
     assert {n: x.shape for n, x in flatten(params).items()} == {n: x.shape for n, x in flatten(shapes).items()}
-    back = tmr.to_tensors(params)
+    back = released.to_tensors(params)
     assert back.keys() == tensors.keys()
     for key, value in tensors.items():
         np.testing.assert_array_equal(back[key], value, err_msg=key)
 
 
 def test_layouts(tensors, shapes):
-    params = tmr.load(tensors, shapes)
+    params = load(tensors, shapes)
     layer = params["motion_decoder"]["transformer"]["layer_1"]
     theirs = {k.removeprefix("motion_decoder.seqTransDecoder.layers.1."): v for k, v in tensors.items()}
     assert layer["ffn"]["up"]["kernel"][3, 7] == theirs["linear1.weight"][7, 3]
@@ -76,24 +80,6 @@ def test_layouts(tensors, shapes):
     assert params["motion_encoder"]["projection"]["kernel"][4, 1] == tensors["motion_encoder.projection.weight"][1, 4]
 
 
-def test_files_of_tmr_join_under_their_names(tensors):
-    files: dict = {}
-    for key, value in tensors.items():
-        tower, _, rest = key.partition(".")
-        files.setdefault(tower, {})[rest] = value
-    assert tmr.join_files(files).keys() == tensors.keys()
-    with pytest.raises(VtjaxError, match="decoder: not a part of TMR"):
-        tmr.join_files({"decoder": {}})
-
-
-def test_car_carries_its_language_model_beside_the_towers(tensors, shapes):
-    extra = {"text_model.text_model.embeddings.LayerNorm.weight": np.ones(3, np.float32)}
-    assert tmr.language_model_tensors(tensors | extra).keys() == {"embeddings.LayerNorm.weight"}
-    assert tmr.language_model_tensors(tensors) == {}
-    tree = {**shapes, "language_model": {"kept": np.zeros(1)}}
-    assert tmr.load(tensors | extra, tree)["language_model"] is tree["language_model"]
-
-
 def test_each_misfit_is_named(tensors, shapes):
     broken = dict(tensors)
     broken["motion_encoder.surprise"] = np.ones(1, np.float32)
@@ -101,21 +87,19 @@ def test_each_misfit_is_named(tensors, shapes):
     del broken["text_encoder.tokens"]
     broken["motion_decoder.final_layer.weight"] = np.ones((7, 8), np.float32)
     with pytest.raises(VtjaxError) as error:
-        tmr.load(broken, shapes, source="best_model_mt.pt")
+        load(broken, shapes, source="best_model_mt.pt")
     message = str(error.value)
     assert "best_model_mt.pt" in message
     assert "1 missing, 2 unused, 1 mis-shaped" in message
-    for part in ("text_encoder/tokens", "motion_encoder.surprise", "optimizer.step"):
+    for part in ("text_encoder.tokens", "motion_encoder.surprise", "optimizer.step"):
         assert part in message
-    assert "motion_decoder/final/kernel: expected (8, 5), found (8, 7)" in message
+    assert "motion_decoder.final_layer.weight: expected (5, 8), found (7, 8)" in message
 
 
 def test_attention_of_another_shape_and_foreign_leaves_are_refused(tensors, shapes):
     key = "text_encoder.seqTransEncoder.layers.0.self_attn.in_proj_weight"
-    with pytest.raises(VtjaxError, match=f"{key}: shape \\(20, 8\\)"):
-        tmr.load({**tensors, key: np.zeros((20, 8), np.float32)}, shapes)
+    with pytest.raises(VtjaxError, match=f"{key}: expected \\(24, 8\\), found \\(20, 8\\)"):
+        load({**tensors, key: np.zeros((20, 8), np.float32)}, shapes)
     for tree in ({"text_head": {"norm": {"scale": np.ones(2)}}}, {"motion_encoder": {"gate": np.ones(2)}}):
         with pytest.raises(VtjaxError, match="has no place in a released TMR checkpoint"):
-            tmr.to_tensors(tree)
-    with pytest.raises(VtjaxError, match="no weights of TMR fit it"):
-        tmr.load(tensors, {"other": {}})
+            released.to_tensors(tree)
