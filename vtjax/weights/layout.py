@@ -42,8 +42,11 @@ class Allow:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """allow: misfits that were named. dtype: of parameters; "" is the layout's own. base: peft only, folder or hub id
-    of the model. activation: clip only, for files that do not say it. scan_layers: clip only, stack a tower's layers."""
+    """What the user asks for.
+
+    allow: misfits that were named. dtype: of parameters; "" is the layout's own. base: peft only, folder or hub id of
+    the model. activation: clip only, for files that do not say it. scan_layers: clip only, stack a tower's layers.
+    """
 
     allow: Allow = Allow()
     dtype: str = ""
