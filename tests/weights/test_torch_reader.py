@@ -15,7 +15,7 @@ import pytest
 
 from vtjax.errors import VtjaxError
 from vtjax.weights.pickle_machine import Inert
-from vtjax.weights.torch_reader import SETTINGS, beside_state_dict, read_state_dict, read_tensor, read_torch
+from vtjax.weights.torch_reader import SETTINGS, beside_state_dict, read_state_dict, read_torch
 
 
 def zip_with(tmp_path, obj, name="evil.pt"):
@@ -64,6 +64,11 @@ def test_malicious_pickle_is_refused_by_name_and_not_run(tmp_path, legacy, proto
         (b"(Vtouch x\nios\nsystem\n.", "INST"),
         (b"\x80\x04\x8c\x08builtins\x8c\x04exec\x93.", "builtins.exec"),
         (b"\x82\x01.", "EXT1"),
+        (b"(cposix\nsystem\nVls\no.", "posix.system"),
+        (b"(ccollections\nOrderedDict\no.", "OBJ"),
+        (b"P1\n.", "PERSID"),
+        (b"\x80\x05\x97.", "NEXT_BUFFER"),
+        (b"Vls\n(tR.", "not callable"),
         (b"ctorch._utils\n_rebuild_tensor_v2\n}V__code__\nNsb.", "state for a Global"),
         (b"ctorch\nFloatStorage\n(tR.", "torch.FloatStorage"),
         (b"ctorch.serialization\nload\n.", "torch.serialization.load"),
@@ -107,7 +112,7 @@ def test_settings_beside_the_weights_are_read_as_nothing(tmp_path):
 def test_single_tensor_files(shared_data):
     folder = shared_data / "motion" / "tmr_stats"
     for name in ("humanml3d_mean", "humanml3d_std", "kitml_mean", "kitml_std"):
-        value = read_tensor(folder / f"{name}.pt")
+        value = read_torch(folder / f"{name}.pt")
         assert value.shape == (263,) and value.dtype == np.float32
         with zipfile.ZipFile(folder / f"{name}.pt") as archive:
             member = next(n for n in archive.namelist() if n.endswith("data/0"))
@@ -204,8 +209,6 @@ def test_module_state_dict_and_nested_keys(tmp_path, legacy):
             np.testing.assert_array_equal(ours[name], value.numpy())
     with pytest.raises(VtjaxError, match=r"no entry 'model'.*epoch.*state_dict"):
         read_state_dict(tmp_path / "c.pt", key="model")
-    with pytest.raises(VtjaxError, match="single tensor"):
-        read_tensor(tmp_path / "c.pt")
     torch.save({"a": {"x": torch.ones(2)}, "b": {"x": torch.ones(2)}}, tmp_path / "two.pt")
     with pytest.raises(VtjaxError, match="a .dict, 1 tensors., b"):
         read_state_dict(tmp_path / "two.pt")
@@ -274,8 +277,14 @@ def test_files_made_to_fill_memory(tmp_path):
         archive.writestr("a/data/0", bytes(4))
     long = tmp_path / "long.pt"
     long.write_bytes(b"\x80\x04\x8e" + (1 << 42).to_bytes(8, "little") + b"abc")  # BINBYTES8
+    array = tmp_path / "array.pt"
+    array.write_bytes(b"\x80\x05\x96" + (1 << 42).to_bytes(8, "little") + b"abc")  # BYTEARRAY8
+    memo = tmp_path / "memo.pt"
+    memo.write_bytes(b"\x80\x02Nr\xff\xff\xff\x7f.")  # LONG_BINPUT into the two billionth place
     for path, words in (
         (bomb, "compressed to"),
+        (array, "BYTEARRAY8 has no place"),
+        (memo, "not one that torch.save wrote"),
         (repeated, "claims 4,000,000,000,000 bytes of a storage of 4"),
         (long, "truncated, damaged, or not a torch file"),
     ):

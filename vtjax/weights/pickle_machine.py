@@ -1,11 +1,15 @@
-"""The machine that reads a torch file's pickle opcode by opcode: it builds containers and descriptions of tensors, and
-has no way to import or to call anything."""
+"""Reads a torch file's pickle by Python's own unpickler, less all that imports, calls or sets attributes: containers
+and descriptions of tensors come out.
+
+The unpickler is the one in Python, not the one in C: its memo is a dictionary, where the other takes as much memory as
+a file claims, and each of its operations can be replaced.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import math
+import pickle
 import pickletools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -51,18 +55,32 @@ _REPEATED_BYTES, _REPEATED_TIMES = 1 << 28, 16
 
 @dataclasses.dataclass
 class Inert:
-    """What stands in for an object of a class that the caller named: its state is dropped."""
+    """What stands in for an object of a class that the caller named: its items and its state are dropped."""
 
     name: str
+
+    def append(self, item: Any) -> None:
+        """Drops an item."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Drops an entry."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Global:
+    """A name that the pickle asked for. call: what is made of the pickle's arguments to it."""
+
     name: str
+    call: Callable[..., Any]
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.call(self.name, *arguments)
 
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
+    """The bytes that tensors are views of, by their key in the file."""
+
     key: str
     dtype: np.dtype
     offset: int = 0  # elements, of a legacy view into another storage
@@ -70,6 +88,8 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
+    """A view of a storage: offset and strides in elements of `dtype`."""
+
     storage: Storage
     offset: int
     shape: tuple[int, ...]
@@ -97,90 +117,39 @@ class Tensor:
         return view
 
 
-_MARK = object()
+class Machine(pickle._Unpickler):
+    """Reads one pickle. Values it can produce: plain containers, numbers, strings, Global, Tensor, Storage, Inert.
 
+    Of these only a Global can be called, and what it calls is `value`.
 
-class Machine:
-    """Reads one pickle. Values it can produce: plain containers, numbers, strings, Global, Tensor, Inert."""
+    Args:
+      where: names the file in messages. inert: full names of classes whose objects are read as `Inert`.
+    """
 
-    def __init__(self, where: str, inert: Sequence[str]):
+    def __init__(self, file: Any, where: str, inert: Sequence[str] = ()):
+        super().__init__(file, encoding="latin1")
         self.where, self.inert = where, frozenset(inert)
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
         self.itemsizes: dict[str, int] = {}  # of the storages, by key
 
-    def run(self, file: io.BufferedIOBase) -> Any:
-        for opcode, argument, _ in pickletools.genops(file):
-            name = opcode.name
-            if name == "STOP":
-                return self.stack.pop()
-            if name in _PUSH:
-                self.stack.append(argument)
-            elif name in _SIMPLE:
-                _SIMPLE[name](self, argument)
-            else:
-                raise VtjaxError(f"{self.where}: pickle operation {name} has no place in a file of tensors; not run")
-        raise EOFError("no end of the pickle")
+    def admits(self, name: str) -> bool:
+        """Whether a file may ask for a name."""
+        return name in _ADMITTED or name in self.inert
 
-    def marked(self) -> list[Any]:
-        at = len(self.stack) - 1
-        while at >= 0 and self.stack[at] is not _MARK:
-            at -= 1
-        if at < 0:
-            raise EOFError("the pickle closes what it did not open")
-        items = self.stack[at + 1 :]
-        del self.stack[at:]
-        return items
-
-    def pop(self, count: int) -> list[Any]:
-        if count > len(self.stack):
-            raise EOFError("the pickle takes more than it holds")
-        items = self.stack[len(self.stack) - count :]
-        del self.stack[len(self.stack) - count :]
-        return items
-
-    def push_global(self, module: str, name: str) -> None:
+    def find_class(self, module: str, name: str) -> Global:
         full = f"{module}.{name}"
-        if full not in _ADMITTED and full not in self.inert:
+        if not self.admits(full):
             raise VtjaxError(
                 f"{self.where}: refused, the file asks for {full!r}, which is not part of a tensor. Nothing was run. "
                 "Save the tensors alone (a state dict, or safetensors), or name a harmless class (--inert)"
             )
-        self.stack.append(Global(full))
+        return Global(full, self.value)
 
-    def remember(self, slot: int | None) -> None:
-        self.memo[len(self.memo) if slot is None else int(slot)] = self.stack[-1]
-
-    def append(self, items: list[Any]) -> None:
-        if isinstance(self.stack[-1], list):
-            self.stack[-1].extend(items)
-        elif not isinstance(self.stack[-1], Inert):
-            raise TypeError("items for something that is not a list")
-
-    def set_items(self, items: list[Any]) -> None:
-        if isinstance(self.stack[-1], dict):
-            self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
-        elif not isinstance(self.stack[-1], Inert):
-            raise TypeError("entries for something that is not a dictionary")
-
-    def build(self, _: Any) -> None:
-        """State for the object below. An OrderedDict's is torch's version note; nothing that is read depends on it."""
-        target, _state = self.pop(2)
-        if not isinstance(target, (dict, Inert)):
-            raise TypeError(f"state for a {type(target).__name__}")
-        self.stack.append(target)
-
-    def call(self, count: int = 2) -> None:
-        function, arguments = self.pop(count)[:2]
-        if not isinstance(function, Global):
-            raise TypeError(f"call of a {type(function).__name__}")
-        self.stack.append(self.value(function.name, arguments))
-
-    def value(self, name: str, arguments: tuple[Any, ...]) -> Any:
+    def value(self, name: str, *arguments: Any) -> Any:
+        """What stands for the result of calling `name`."""
         if name in self.inert:
             return Inert(name)
         if name == _ORDERED:
-            return dict(arguments[0]) if arguments else {}
+            return dict(*arguments[:1])
         if name == "torch._utils._rebuild_parameter":
             if not isinstance(arguments[0], Tensor):
                 raise TypeError("a parameter that is not a tensor")
@@ -193,72 +162,56 @@ class Machine:
             return Tensor(storage, offset, tuple(shape), tuple(strides), dtype)
         raise VtjaxError(f"{self.where}: refused, the file calls {name!r}, which does not rebuild a tensor")
 
-    def persistent(self, _: Any) -> None:
-        (identity,) = self.pop(1)
+    def persistent_load(self, identity: Any) -> Storage:
         kind, storage, key, _location, _numel, *view = identity
         if kind != "storage" or not isinstance(storage, Global) or storage.name not in _STORAGES:
             raise TypeError(f"a persistent id of kind {kind!r}")
         offset = view[0][1] if view and view[0] is not None else 0
         dtype = _STORAGES[storage.name]
         self.itemsizes[str(key)] = dtype.itemsize
-        self.stack.append(Storage(str(key), dtype, int(offset)))
+        return Storage(str(key), dtype, int(offset))
+
+    def load_build(self) -> None:
+        """State for the object below. An OrderedDict's is torch's version note; nothing that is read depends on it."""
+        self.stack.pop()
+        if not isinstance(self.stack[-1], (dict, Inert)):
+            raise TypeError(f"state for a {type(self.stack[-1]).__name__}")
+
+    def load_newobj(self) -> None:
+        self.load_reduce()
+
+    def load_newobj_ex(self) -> None:
+        self.stack.pop()  # keywords
+        self.load_reduce()
 
 
-def _stack_global(m: Machine, _: Any) -> None:
-    m.push_global(*m.pop(2))
-
-
-def _dup(m: Machine, _: Any) -> None:
-    m.stack.append(m.stack[-1])
-
-
-def _pairs(m: Machine, _: Any) -> None:
-    items = m.marked()
-    m.stack.append(dict(zip(items[::2], items[1::2], strict=True)))
-
-
-_PUSH = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE "
-    "SHORT_BINUNICODE BINUNICODE BINUNICODE8 SHORT_BINBYTES BINBYTES BINBYTES8 "
-    "BYTEARRAY8".split()
-)
-_SIMPLE: dict[str, Callable[[Machine, Any], Any]] = {
-    "PROTO": lambda m, _: None,
-    "FRAME": lambda m, _: None,
-    "NONE": lambda m, _: m.stack.append(None),
-    "NEWTRUE": lambda m, _: m.stack.append(True),
-    "NEWFALSE": lambda m, _: m.stack.append(False),
-    "MARK": lambda m, _: m.stack.append(_MARK),
-    "POP": lambda m, _: m.pop(1),
-    "POP_MARK": lambda m, _: m.marked(),
-    "DUP": _dup,
-    "EMPTY_DICT": lambda m, _: m.stack.append({}),
-    "EMPTY_LIST": lambda m, _: m.stack.append([]),
-    "EMPTY_TUPLE": lambda m, _: m.stack.append(()),
-    "EMPTY_SET": lambda m, _: m.stack.append([]),
-    "DICT": _pairs,
-    "LIST": lambda m, _: m.stack.append(m.marked()),
-    "TUPLE": lambda m, _: m.stack.append(tuple(m.marked())),
-    "TUPLE1": lambda m, _: m.stack.append(tuple(m.pop(1))),
-    "TUPLE2": lambda m, _: m.stack.append(tuple(m.pop(2))),
-    "TUPLE3": lambda m, _: m.stack.append(tuple(m.pop(3))),
-    "APPEND": lambda m, _: m.append(m.pop(1)),
-    "APPENDS": lambda m, _: m.append(m.marked()),
-    "ADDITEMS": lambda m, _: m.append(m.marked()),
-    "SETITEM": lambda m, _: m.set_items(m.pop(2)),
-    "SETITEMS": lambda m, _: m.set_items(m.marked()),
-    "PUT": lambda m, a: m.remember(a),
-    "BINPUT": lambda m, a: m.remember(a),
-    "LONG_BINPUT": lambda m, a: m.remember(a),
-    "MEMOIZE": lambda m, _: m.remember(None),
-    "GET": lambda m, a: m.stack.append(m.memo[int(a)]),
-    "BINGET": lambda m, a: m.stack.append(m.memo[a]),
-    "LONG_BINGET": lambda m, a: m.stack.append(m.memo[a]),
-    "GLOBAL": lambda m, a: m.push_global(*a.split(" ", 1)),
-    "STACK_GLOBAL": _stack_global,
-    "BINPERSID": lambda m, _: m.persistent(None),
-    "REDUCE": lambda m, _: m.call(),
-    "NEWOBJ": lambda m, _: m.call(),
-    "NEWOBJ_EX": lambda m, _: m.call(3),
-    "BUILD": lambda m, _: m.build(None),
+# The operations of pickletools.opcodes that a file of tensors may hold; a set is read as a list.
+_OPERATIONS = {
+    "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP", "NONE", "NEWTRUE", "NEWFALSE",
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
+    "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
+    "SHORT_BINBYTES", "BINBYTES", "BINBYTES8",
+    "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "LIST", "APPEND", "APPENDS",
+    "EMPTY_DICT", "DICT", "SETITEM", "SETITEMS",
+    "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET",
+    "GLOBAL", "STACK_GLOBAL", "BINPERSID", "REDUCE",
+}  # fmt: skip
+_REPLACED = {
+    "BUILD": lambda machine: machine.load_build(),
+    "NEWOBJ": lambda machine: machine.load_newobj(),
+    "NEWOBJ_EX": lambda machine: machine.load_newobj_ex(),
+    "EMPTY_SET": lambda machine: machine.load_empty_list(),
+    "ADDITEMS": lambda machine: machine.load_appends(),
 }
+
+
+def _refused(name: str) -> Callable[[Machine], None]:
+    def load(machine: Machine) -> None:
+        raise VtjaxError(f"{machine.where}: pickle operation {name} has no place in a file of tensors; not run")
+
+    return load
+
+
+_CODES = {operation.name: ord(operation.code) for operation in pickletools.opcodes}
+Machine.dispatch = {code: _REPLACED.get(name, _refused(name)) for name, code in _CODES.items()}
+Machine.dispatch |= {_CODES[name]: pickle._Unpickler.dispatch[_CODES[name]] for name in _OPERATIONS}

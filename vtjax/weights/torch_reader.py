@@ -1,9 +1,9 @@
 """`.pt`, `.pth` and `.bin` files without torch, and without running anything that they contain.
 
 A torch file is a pickle that describes tensors plus the raw bytes of their storages: a zip archive since torch 1.6, a
-plain sequence of pickles before. The pickle is not given to `pickle`. It is read opcode by opcode by a small machine
-that has no way to import or call: it builds Python containers, and the few calls that describe a tensor are
-recognised by name. Every other name is an error that states it.
+plain sequence of pickles before. The pickle is read by an unpickler that has no way to import or call
+(`vtjax.weights.pickle_machine`): it builds Python containers, and the few calls that describe a tensor are recognised
+by name. Every other name is an error that states it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import io
 import os
 import pathlib
+import pickle
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -22,8 +24,9 @@ import numpy as np
 from vtjax.errors import VtjaxError
 from vtjax.weights.pickle_machine import Global, Machine, Storage, Tensor
 
-_DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, RuntimeError, OverflowError,
-           zlib.error)  # fmt: skip
+# What damaged bytes make zipfile, struct and the unpickler raise.
+DAMAGE = (zipfile.BadZipFile, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, OSError,
+          RuntimeError, OverflowError, zlib.error, struct.error, pickle.UnpicklingError)  # fmt: skip
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 # Classes of the settings and numbers that released checkpoints keep beside their weights: read as nothing (`Inert`).
 SETTINGS = (
@@ -79,18 +82,6 @@ def beside_state_dict(path: str | os.PathLike[str], inert: Sequence[str] = ()) -
     return tuple(str(name) for name in tree if name != taken)
 
 
-def read_tensor(path: str | os.PathLike[str]) -> np.ndarray:
-    """The tensor of a file that holds exactly one, e.g. TMR's mean.pt.
-
-    Raises:
-      VtjaxError: as `read_torch`; the file holds something else.
-    """
-    value = read_torch(path)
-    if not isinstance(value, np.ndarray):
-        raise VtjaxError(f"{path}: expected a single tensor; {_contents(value)}")
-    return value
-
-
 def read_torch(path: str | os.PathLike[str], inert: Sequence[str] = (), verify: bool = True) -> Any:
     """All that a torch file holds, as dicts, lists, tuples, numbers, strings and arrays.
 
@@ -112,10 +103,10 @@ def read_torch(path: str | os.PathLike[str], inert: Sequence[str] = (), verify: 
                 f"{path}: a tar archive. Where torch before 0.1.10 wrote it, load and save it there again; otherwise "
                 "unpack it and name the file of weights"
             )
-        return _read_zip(path, inert, verify) if start == b"PK\x03\x04" else _read_legacy(path, inert)
+        return read_zip(path, inert, verify) if start == b"PK\x03\x04" else _read_legacy(path, inert)
     except VtjaxError:
         raise
-    except (zipfile.BadZipFile, EOFError, *_DAMAGE) as error:
+    except DAMAGE as error:
         what = f"{type(error).__name__}: {error}"
         raise VtjaxError(f"{path}: truncated, damaged, or not a torch file ({what})") from error
 
@@ -141,7 +132,7 @@ def _materialise(tree: Any, raw: Callable[[Storage], np.ndarray], where: str) ->
     return visit(tree, where)
 
 
-def _read_zip(path: pathlib.Path, inert: Sequence[str], verify: bool, machine: type[Machine] = Machine) -> Any:
+def read_zip(path: pathlib.Path, inert: Sequence[str], verify: bool, machine: type[Machine] = Machine) -> Any:
     with zipfile.ZipFile(path) as archive:
         entries = {info.filename.split("/", 1)[-1]: info for info in archive.infolist()}
         read = [e for name, e in entries.items() if name in ("data.pkl", "byteorder") or name.startswith("data/")]
@@ -160,7 +151,7 @@ def _read_zip(path: pathlib.Path, inert: Sequence[str], verify: bool, machine: t
             raise VtjaxError(f"{path}: a zip archive, but without the data.pkl of a torch file")
         if "byteorder" in entries and archive.read(entries["byteorder"]).strip() != b"little":
             raise VtjaxError(f"{path}: saved on a big-endian machine, which is not supported")
-        tree = machine(str(path), inert).run(io.BytesIO(archive.read(entries["data.pkl"])))
+        tree = machine(io.BytesIO(archive.read(entries["data.pkl"])), str(path), inert).load()
         raws: dict[str, np.ndarray] = {}
 
         def raw(storage: Storage) -> np.ndarray:
@@ -196,7 +187,7 @@ class _Bounded:
 
     def __init__(self, file: io.BufferedReader):
         self._file, self._size = file, os.fstat(file.fileno()).st_size
-        self.readline, self.tell = file.readline, file.tell
+        self.readline = file.readline
 
     def left(self) -> int:
         return self._size - self._file.tell()
@@ -209,15 +200,15 @@ def _read_legacy(path: pathlib.Path, inert: Sequence[str]) -> Any:
     """Before torch 1.6: pickles of magic, version, machine, object, storage keys; then length and bytes of each."""
     with path.open("rb") as raw_file:
         file = _Bounded(raw_file)
-        magic = Machine(str(path), inert).run(file)
+        magic = Machine(file, str(path)).load()
         if magic != _LEGACY_MAGIC:
             raise VtjaxError(f"{path}: a pickle, but not one that torch.save wrote")
-        version, system = (Machine(str(path), inert).run(file) for _ in range(2))
+        version, system = (Machine(file, str(path)).load() for _ in range(2))
         if version != 1001 or not system.get("little_endian", True):
             raise VtjaxError(f"{path}: torch file of version {version} ({system}) is not supported")
-        machine = Machine(str(path), inert)
-        tree = machine.run(file)
-        keys = Machine(str(path), inert).run(file)
+        machine = Machine(file, str(path), inert)
+        tree = machine.load()
+        keys = Machine(file, str(path)).load()
         raws = {}
         for key in map(str, keys):
             size = int.from_bytes(file.read(8), "little") * machine.itemsizes[key]

@@ -1,6 +1,6 @@
 """Weights out of a TorchScript archive (`torch.jit.save`), such as OpenAI's CLIP files, without running its program.
 
-The archive's pickle describes a tree of modules with their attributes. It is read by the same machine as other torch
+The archive's pickle describes a tree of modules with their attributes. It is read by the same unpickler as other torch
 files, which cannot import or call; the only names admitted beyond those of tensors are the archive's own classes,
 which become dictionaries of attributes, and typed lists. The program beside it is never opened.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pathlib
 import zipfile
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -42,15 +43,15 @@ def read_torchscript(path: str | os.PathLike[str], verify: bool = True) -> dict[
     if not is_torchscript(path):
         raise VtjaxError(f"{path}: not a TorchScript archive")
     try:
-        tree = torch_reader._read_zip(path, (), verify, _ModuleMachine)
+        tree = torch_reader.read_zip(path, (), verify, _ModuleMachine)
     except VtjaxError:
         raise
-    except (zipfile.BadZipFile, EOFError, *torch_reader._DAMAGE) as error:
+    except torch_reader.DAMAGE as error:
         raise VtjaxError(f"{path}: truncated or damaged ({type(error).__name__}: {error})") from error
-    found = dict(_tensors(tree, ""))
-    if not found:
+    tensors = dict(_tensors(tree, ""))
+    if not tensors:
         raise VtjaxError(f"{path}: a TorchScript archive without tensors")
-    return found
+    return tensors
 
 
 class _Module(dict):
@@ -58,28 +59,24 @@ class _Module(dict):
 
 
 class _ModuleMachine(pickle_machine.Machine):
-    def push_global(self, module: str, name: str) -> None:
-        full = f"{module}.{name}"
-        if full.startswith(_MODULE) or full in _LISTS:
-            self.stack.append(pickle_machine.Global(full))
-        else:
-            super().push_global(module, name)
+    def admits(self, name: str) -> bool:
+        return name.startswith(_MODULE) or name in _LISTS or super().admits(name)
 
-    def value(self, name: str, arguments: tuple[Any, ...]) -> Any:
+    def value(self, name: str, *arguments: Any) -> Any:
         if name.startswith(_MODULE):
             return _Module()
-        return arguments[0] if name in _LISTS else super().value(name, arguments)
+        return arguments[0] if name in _LISTS else super().value(name, *arguments)
 
-    def build(self, _: Any) -> None:
-        if not isinstance(self.stack[-2], _Module):
-            return super().build(_)
-        attributes = self.stack.pop()
-        if not isinstance(attributes, dict):
-            raise TypeError(f"a module's attributes are a {type(attributes).__name__}")
-        self.stack[-1].update(attributes)
+    def load_build(self) -> None:
+        attributes, module = self.stack[-1], self.stack[-2]
+        super().load_build()
+        if isinstance(module, _Module):
+            if not isinstance(attributes, dict):
+                raise TypeError(f"a module's attributes are a {type(attributes).__name__}")
+            module.update(attributes)
 
 
-def _tensors(tree: Any, prefix: str):
+def _tensors(tree: Any, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
     if isinstance(tree, np.ndarray):
         yield prefix, tree
     elif isinstance(tree, dict):
