@@ -3,7 +3,7 @@
     python -m vtjax.prepare --kind=motion --input=capture.npz --output=prepared/capture
     python -m vtjax.prepare --kind=motion --input=HumanML3D --events=event_texts --output=prepared/humanml3d
 
-A kind is a module with two functions: `define_flags()`, which defines its own absl flags, and `run(flags)`, which
+A kind is a module with OPTIONS, dataclasses whose fields are its flags (vtjax/data/options.py), and `run(flags)`, which
 returns the exit status. Only the chosen kind's module is imported.
 """
 
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from vtjax import command_line
+from vtjax.data.options import define_flags
 from vtjax.errors import VtjaxError, nearest
 
 KINDS = {"motion": "vtjax.data.motion.prepare", "video": "vtjax.data.video.prepare"}
@@ -42,10 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     flags.DEFINE_enum("kind", "motion", sorted(KINDS), "What to prepare.", module_name=argv[0])
-    module.define_flags()
-    flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS["kind"])
-    for flag in flags.FLAGS.get_flags_for_module(module.__name__):
-        flags.FLAGS.register_key_flag_for_module(argv[0], flag)
+    for options in module.OPTIONS:
+        define_flags(options, argv[0])
 
     def start(rest: Sequence[str]) -> int:
         if len(rest) > 1:

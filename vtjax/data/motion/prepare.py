@@ -8,96 +8,79 @@ import time
 from collections.abc import Iterator, Sequence
 
 from vtjax.data.motion.event_sources import INDICES, EventSource, is_generator, written_folder
+from vtjax.data.options import flag, from_flags
 from vtjax.errors import Problems, VtjaxError
 
 FORMATS = ("auto", "bvh", "joints", "humanml3d", "tmr")
 ANNOTATED = ("humanml3d", "tmr")  # features with their own split files
+_SHARE = {"lower_bound": 0, "upper_bound": 0.9}
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """What `prepare` does; each field is the flag of the same name."""
 
-    input: tuple[str, ...]
-    output: str
-    format: str = "auto"
-    joint_map: str = "auto"
-    fps: float | None = None
-    captions: str | None = None
-    scale: str = "auto"
-    up: str = "y"
-    features: str | None = None
-    split_by: str = "sequence"
-    holdout: float = 0.25
-    validation: float = 0.0
-    events: str = "rules"
-    events_cache: str | None = None
-    write_events: str | None = None
-    event_index: str = "unfiltered"
-    min_frames: int = 10
-    max_frames: int | None = None
-    window_seconds: float = 10.0
-    mirror: bool = False
-    stitch_pairs: int = 0
-    segment_seconds: tuple[float, float] = (1.5, 4.0)
-    blend: int = 8
-    seed: int = 0
-    overwrite: bool = False
-    strict: bool = False
-
-
-def define_flags() -> None:
-    """Defines the flags of `--kind=motion`."""
-    from absl import flags
-
-    flags.DEFINE_list("input", None, "Files or folders to read, separated by commas.", required=True)
-    flags.DEFINE_string("output", None, "Folder to write.", required=True)
-    flags.DEFINE_enum("format", "auto", FORMATS, "Layout of the input.")
-    flags.DEFINE_string("joint_map", "auto", "smpl22, bandai21, cmu_bvh, mixamo, a .json file, or auto by joint names.")
-    flags.DEFINE_float("fps", None, "Frame rate of joint arrays that do not say it.", lower_bound=1)
-    flags.DEFINE_string("captions", None, "Captions file (.json or .csv with key,text), instead of the side files.")
-    flags.DEFINE_string("scale", "auto", "Metres per unit of the input, or auto by the length of the legs.")
-    flags.DEFINE_enum("up", "y", ("y", "z"), "The upward axis of the input.")
-    flags.DEFINE_string("features", None, "TMR layout: folder of {path}.npy, where it is not the input's.")
-    flags.DEFINE_string(
-        "split_by", "sequence", "Unit that is held out: sequence, subject (key up to the first _), none, or a regular "
+    input: tuple[str, ...] = flag("list", ..., "Files or folders to read, separated by commas.", required=True)
+    output: str = flag("string", ..., "Folder to write.", required=True)
+    format: str = flag("enum", "auto", "Layout of the input.", enum_values=FORMATS)
+    joint_map: str = flag("string", "auto", "smpl22, bandai21, cmu_bvh, mixamo, a .json file, or auto by joint names.")
+    fps: float | None = flag("float", None, "Frame rate of joint arrays that do not say it.", lower_bound=1)
+    captions: str | None = flag(
+        "string", None, "Captions file (.json or .csv with key,text), instead of the side files."
+    )
+    scale: str = flag("string", "auto", "Metres per unit of the input, or auto by the length of the legs.")
+    up: str = flag("enum", "y", "The upward axis of the input.", enum_values=("y", "z"))
+    features: str | None = flag("string", None, "TMR layout: folder of {path}.npy, where it is not the input's.")
+    split_by: str = flag(
+        "string", "sequence", "Unit that is held out: sequence, subject (key up to the first _), none, or a regular "
         "expression on the key whose first group names the unit."
     )  # fmt: skip
-    flags.DEFINE_float("holdout", 0.25, "Share of the units held out as the split 'test'.", 0, 0.9)
-    flags.DEFINE_float("validation", 0.0, "Share of the units held out as the split 'val'.", 0, 0.9)
-    flags.DEFINE_string(
-        "events", "rules", "rules, none, a folder of CAR event files {key}_{idx}.json, or a text generator: "
+    holdout: float = flag("float", 0.25, "Share of the units held out as the split 'test'.", **_SHARE)
+    validation: float = flag("float", 0.0, "Share of the units held out as the split 'val'.", **_SHARE)
+    events: str = flag(
+        "string", "rules", "rules, none, a folder of CAR event files {key}_{idx}.json, or a text generator: "
         "cache:PATH, call:module:function, http:URL#model."
     )  # fmt: skip
-    flags.DEFINE_string("events_cache", None, "JSONL file that keeps the answers of a text generator.")
-    flags.DEFINE_string("write_events", None, "Folder to write event_texts/{key}_{idx}.json of every caption into.")
-    flags.DEFINE_enum(
-        "event_index", "unfiltered", INDICES, "TMR layout: the caption's position that names its event file; filtered "
-        "repeats the released training code's mistake."
+    events_cache: str | None = flag("string", None, "JSONL file that keeps the answers of a text generator.")
+    write_events: str | None = flag(
+        "string", None, "Folder to write event_texts/{key}_{idx}.json of every caption into."
+    )
+    event_index: str = flag(
+        "enum", "unfiltered", "TMR layout: the caption's position that names its event file; filtered repeats the "
+        "released training code's mistake.", enum_values=INDICES
     )  # fmt: skip
-    flags.DEFINE_integer("min_frames", 10, "Shortest motion that is kept, in frames at 20 fps.", lower_bound=2)
-    flags.DEFINE_integer("max_frames", None, "Longest clip in frames; longer ones are cut (left out if annotated).")
-    flags.DEFINE_float("window_seconds", 10.0, "Longer sequences are cut into even windows; 0 never cuts.", 0)
-    flags.DEFINE_bool("mirror", False, "Add the left-right mirrored clip of every training clip.")
-    flags.DEFINE_integer("stitch_pairs", 0, "Write this many stitched pairs of clips instead of the clips.", 0)
-    flags.DEFINE_list("segment_seconds", ["1.5", "4.0"], "Shortest and longest segment of a stitched pair.")
-    flags.DEFINE_integer("blend", 8, "Frames over which stitched segments are blended.", 0)
-    flags.DEFINE_integer("seed", 0, "Seed of splits and pairs.")
-    flags.DEFINE_bool("overwrite", False, "Replace the output folder where it is a prepared folder.")
-    flags.DEFINE_bool("strict", False, "Stop without writing where anything was left out.")
+    min_frames: int = flag("integer", 10, "Shortest motion that is kept, in frames at 20 fps.", lower_bound=2)
+    max_frames: int | None = flag(
+        "integer", None, "Longest clip in frames; longer ones are cut (left out if annotated)."
+    )
+    window_seconds: float = flag(
+        "float", 10.0, "Longer sequences are cut into even windows; 0 never cuts.", lower_bound=0
+    )
+    mirror: bool = flag("bool", False, "Add the left-right mirrored clip of every training clip.")
+    stitch_pairs: int = flag(
+        "integer", 0, "Write this many stitched pairs of clips instead of the clips.", lower_bound=0
+    )
+    segment_seconds: tuple[float, float] = flag(
+        "list", (1.5, 4.0), "Shortest and longest segment of a stitched pair.", default=["1.5", "4.0"]
+    )
+    blend: int = flag("integer", 8, "Frames over which stitched segments are blended.", lower_bound=0)
+    seed: int = flag("integer", 0, "Seed of splits and pairs.")
+    overwrite: bool = flag("bool", False, "Replace the output folder where it is a prepared folder.")
+    strict: bool = flag("bool", False, "Stop without writing where anything was left out.")
+
+
+OPTIONS = (Options,)
 
 
 def run(flags) -> int:
     """Runs `prepare` on absl flags and prints its summary."""
-    values = {f.name: getattr(flags, f.name) for f in dataclasses.fields(Options)}
     try:
         seconds = tuple(float(v) for v in flags.segment_seconds)
     except ValueError:
         seconds = ()
     if len(seconds) != 2 or not 0 < seconds[0] <= seconds[1]:
         raise VtjaxError(f"--segment_seconds={','.join(flags.segment_seconds)}: two rising numbers are expected")
-    values |= {"input": tuple(flags.input), "segment_seconds": seconds}
-    print(prepare(Options(**values)))
+    print(prepare(from_flags(Options, flags, input=tuple(flags.input), segment_seconds=seconds)))
     return 0
 
 
@@ -179,16 +162,17 @@ def prepare(options: Options) -> Summary:
     clips = _annotated_clips(formats, options, events, summary, splits, subsets) if annotated else None
     if clips is None or options.stitch_pairs:
         sources = _sources_of(clips, splits, summary) if annotated else _read_sources(formats, options, summary)
-        clips = _pairs(sources, options, events, summary, splits) if options.stitch_pairs else _clips(
-            sources, options, events, splits
+        clips = (
+            _pairs(sources, options, events, summary, splits)
+            if options.stitch_pairs
+            else _clips(sources, options, events, splits)
         )
         subsets = {}
     if options.mirror:
         clips = _with_mirrored(clips, splits)
 
     def finished() -> Iterator:
-        for clip in _progress(clips, "features"):
-            yield clip
+        yield from _progress(clips, "features")
         if not summary.usable:
             raise VtjaxError(f"nothing usable in {', '.join(options.input)}\n{summary}")
         if options.strict and len(summary.problems):

@@ -20,101 +20,58 @@ import sys
 import time
 from collections.abc import Sequence
 
+from vtjax.data.options import flag, from_flags
 from vtjax.data.readers.leakage import evaluation_ids, without
-from vtjax.data.video.chunks import CODECS, DTYPES
 from vtjax.data.video.items import UNITS
 from vtjax.data.video.listing import own_videos, published
 from vtjax.data.video.plan import begin, finish, make_plan
-from vtjax.data.video.shards import FITS, Making
+from vtjax.data.video.shards import Making
 from vtjax.data.video.towers import NAMED
 from vtjax.data.video.workers import run_shards
 from vtjax.data.video_records import VideoRecord
 from vtjax.errors import Problems, VtjaxError
-
-_MAKING = {field.name: field.default for field in dataclasses.fields(Making)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """What `prepare` does; each field, and each of Making, is the flag of the same name."""
 
-    output: str
-    input: str = ""
-    videos: str = ""
-    dataset: str = ""
-    split: str = ""
-    option: Sequence[str] = ()
-    exclude: Sequence[str] = ()
-    unit: str = "video"
-    label_from_folder: bool = False
-    classes: str = ""
+    output: str = flag("string", ..., "Folder to write.", required=True)
+    input: str = flag("string", "", "Folder of videos, or a list .csv, .tsv, .json, .jsonl.", required=True)
+    videos: str = flag("string", "", "Folder that the list's files are relative to, where it is not the list's own.")
+    dataset: str = flag("string", "", "Read --input as this published data set (see vtjax/data/readers).")
+    split: str = flag("string", "", "Split of the data set; by default its reader's.")
+    option: Sequence[str] = flag(
+        "multi_string", (), "name=value for the data set's reader: fold=2, annotated=false, ...", default=[]
+    )
+    exclude: Sequence[str] = flag(
+        "list", (), "Evaluation sets whose videos are left out, to train on the rest: HT-Step's folder, HTM-Align's "
+        "json, text files with an id a line.", default=[]
+    )  # fmt: skip
+    unit: str = flag("enum", "video", "One item per video, or one per annotated segment, cut out.", enum_values=UNITS)
+    label_from_folder: bool = flag("bool", False, "The folder a video lies in is its label.")
+    classes: str = flag("string", "", "Class names, one a line, that fix their order; a data set's own file.")
     making: Making = dataclasses.field(default_factory=Making)
-    videos_per_shard: int = 0
-    processes: int = -1
-    shard: str = "0/1"
-    timeout: float = 600.0
-    memory: float = 4.0
-    overwrite: bool = False
-    strict: bool = False
+    videos_per_shard: int = flag("integer", 0, "Videos of a shard; 0 chooses.", lower_bound=0)
+    processes: int = flag(
+        "integer", -1, "Processes; -1: one per core, 1 with --features; 0: unprotected.", lower_bound=-1
+    )
+    shard: str = flag("string", "0/1", "i/n: this is host i of n; each takes every n-th shard.")
+    timeout: float = flag("float", 600.0, "Seconds without progress after which a video is given up.", lower_bound=1)
+    memory: float = flag("float", 4.0, "GiB that a process may take (not with --features); 0: no limit.", lower_bound=0)
+    overwrite: bool = flag("bool", False, "Replace a prepared folder.")
+    strict: bool = flag("bool", False, "Exit with status 2 where anything was left out or damaged.")
 
 
-def define_flags() -> None:
-    """Defines the flags of `--kind=video`."""
-    from absl import flags
-
-    flags.DEFINE_string("input", None, "Folder of videos, or a list .csv, .tsv, .json, .jsonl.", required=True)
-    flags.DEFINE_string("output", None, "Folder to write.", required=True)
-    flags.DEFINE_string("videos", "", "Folder that the list's files are relative to, where it is not the list's own.")
-    flags.DEFINE_string("dataset", "", "Read --input as this published data set (see vtjax/data/readers).")
-    flags.DEFINE_string("split", "", "Split of the data set; by default its reader's.")
-    flags.DEFINE_multi_string("option", [], "name=value for the data set's reader: fold=2, annotated=false, ...")
-    flags.DEFINE_list(
-        "exclude", [], "Evaluation sets whose videos are left out, to train on the rest: HT-Step's folder, HTM-Align's "
-        "json, text files with an id a line."
-    )  # fmt: skip
-    flags.DEFINE_enum("unit", "video", UNITS, "One item per video, or one per annotated segment, cut out.")
-    flags.DEFINE_bool("label_from_folder", False, "The folder a video lies in is its label.")
-    flags.DEFINE_string("classes", "", "Class names, one a line, that fix their order; a data set's own file.")
-    flags.DEFINE_float("fps", _MAKING["fps"], "Frames per second that are kept; 0 keeps every frame.", 0)
-    flags.DEFINE_float("offset", _MAKING["offset"], "Place of a frame in its step of 1/fps: 0.5 its middle.", 0, 0.99)
-    flags.DEFINE_integer(
-        "size", None, "Pixels, see --fit; 0 keeps the size, or leaves it to a tower that knows its own, which is the "
-        f"default with a named tower; else {_MAKING['size']}.", 0
-    )  # fmt: skip
-    flags.DEFINE_enum(
-        "fit", _MAKING["fit"], FITS, "short: the shorter side becomes --size, never enlarged; crop: and the centre is "
-        "cut out; squash: both sides become --size."
-    )  # fmt: skip
-    flags.DEFINE_enum("codec", _MAKING["codec"], CODECS, "How frames are kept; all but jpeg keep every bit.")
-    flags.DEFINE_integer("quality", _MAKING["quality"], "Of jpeg.", 1, 100)
-    flags.DEFINE_string(
-        "features", "", f"Keep these of a tower instead of frames: {', '.join(NAMED)}, or module:function from uint8 "
-        "[batch, H, W, 3] (RGB) to floats [batch, ...]; see vtjax/data/video/towers.py."
-    )  # fmt: skip
-    flags.DEFINE_string("weights", "", "Of the tower: a published CLIP (folder, file, hub id) or a run of vtjax.train.")
-    flags.DEFINE_enum("feature_dtype", _MAKING["feature_dtype"], DTYPES, "Type of the features on disk.")
-    flags.DEFINE_integer("frames_per_feature", 1, "With more than 1 the tower sees [batch, frames, H, W, 3].", 1)
-    flags.DEFINE_integer("batch", _MAKING["batch"], "Items that the tower sees at once, always as many.", 1)
-    flags.DEFINE_integer("chunk_rows", _MAKING["chunk_rows"], "Frames or features that are stored together.", 1)
-    flags.DEFINE_float("min_decoded", _MAKING["min_decoded"], "Share of a damaged video that must be intact.", 0, 1)
-    flags.DEFINE_integer("max_pixels", _MAKING["max_pixels"], "Largest frame, in pixels.", 1)
-    flags.DEFINE_integer("videos_per_shard", 0, "Videos of a shard; 0 chooses.", 0)
-    flags.DEFINE_integer("processes", -1, "Processes; -1: one per core, 1 with --features; 0: unprotected.", -1)
-    flags.DEFINE_string("shard", "0/1", "i/n: this is host i of n; each takes every n-th shard.")
-    flags.DEFINE_float("timeout", 600.0, "Seconds without progress after which a video is given up.", 1)
-    flags.DEFINE_float("memory", 4.0, "GiB that a process may take (not with --features); 0: no limit.", 0)
-    flags.DEFINE_bool("overwrite", False, "Replace a prepared folder.")
-    flags.DEFINE_bool("strict", False, "Exit with status 2 where anything was left out or damaged.")
+OPTIONS = (Options, Making)
 
 
 def run(flags) -> int:
     """Runs `prepare` on absl flags and prints its summary."""
-    values = {name: getattr(flags, name) for name in _MAKING}
-    if values["size"] is None:
-        values["size"] = 0 if flags.features in NAMED else _MAKING["size"]
-    making = Making(**values)
-    names = [f.name for f in dataclasses.fields(Options) if f.name != "making"]
-    options = Options(making=making, **{name: getattr(flags, name) for name in names})
+    size = flags.size
+    if size is None:
+        size = 0 if flags.features in NAMED else Making().size
+    options = from_flags(Options, flags, making=from_flags(Making, flags, size=size))
     try:
         summary = prepare(options)
     except KeyboardInterrupt:

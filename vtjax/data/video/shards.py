@@ -15,19 +15,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vtjax.data.options import flag
 from vtjax.data.video import chunks
 from vtjax.data.video.container import MAX_PIXELS, VideoError
 from vtjax.data.video.decode import VideoReader
 from vtjax.data.video.excerpt import excerpt
 from vtjax.data.video.sampling import rate_grid
 from vtjax.data.video.store import pack_times, read_json, shard_name
-from vtjax.data.video.towers import Tower, load_tower
+from vtjax.data.video.towers import NAMED, Tower, load_tower
 from vtjax.data.video_records import VideoRecord, record_to_json
 from vtjax.encoders.image import ImageTransform
 from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
 
-FITS = ("short", "crop", "squash")
 _IN_MEMORY = 32 << 20  # bytes of a video's chunks held before they go to a file
 Send = Callable[[tuple], None]
 
@@ -36,20 +36,35 @@ Send = Callable[[tuple], None]
 class Making:
     """What decides the contents of a prepared folder; each field is the flag of the same name (see prepare.py)."""
 
-    fps: float = 4.0
-    offset: float = 0.5
-    size: int = 256
-    fit: str = "short"
-    codec: str = "jpeg"
-    quality: int = 95
-    features: str = ""
-    weights: str = ""
-    feature_dtype: str = "float16"
-    frames_per_feature: int = 1
-    batch: int = 64
-    chunk_rows: int = 16
-    min_decoded: float = 0.5
-    max_pixels: int = MAX_PIXELS
+    fps: float = flag("float", 4.0, "Frames per second that are kept; 0 keeps every frame.", lower_bound=0)
+    offset: float = flag(
+        "float", 0.5, "Place of a frame in its step of 1/fps: 0.5 its middle.", lower_bound=0, upper_bound=0.99
+    )
+    size: int = flag(
+        "integer", 256, "Pixels, see --fit; 0 keeps the size, or leaves it to a tower that knows its own, which is the "
+        "default with a named tower; else 256.", default=None, lower_bound=0
+    )  # fmt: skip
+    fit: str = flag(
+        "enum", "short", "short: the shorter side becomes --size, never enlarged; crop: and the centre is cut out; "
+        "squash: both sides become --size.", enum_values=("short", "crop", "squash")
+    )  # fmt: skip
+    codec: str = flag("enum", "jpeg", "How frames are kept; all but jpeg keep every bit.", enum_values=chunks.CODECS)
+    quality: int = flag("integer", 95, "Of jpeg.", lower_bound=1, upper_bound=100)
+    features: str = flag(
+        "string", "", f"Keep these of a tower instead of frames: {', '.join(NAMED)}, or module:function from uint8 "
+        "[batch, H, W, 3] (RGB) to floats [batch, ...]; see vtjax/data/video/towers.py."
+    )  # fmt: skip
+    weights: str = flag("string", "", "Of the tower: a published CLIP (folder, file, hub id) or a run of vtjax.train.")
+    feature_dtype: str = flag("enum", "float16", "Type of the features on disk.", enum_values=chunks.DTYPES)
+    frames_per_feature: int = flag(
+        "integer", 1, "With more than 1 the tower sees [batch, frames, H, W, 3].", lower_bound=1
+    )
+    batch: int = flag("integer", 64, "Items that the tower sees at once, always as many.", lower_bound=1)
+    chunk_rows: int = flag("integer", 16, "Frames or features that are stored together.", lower_bound=1)
+    min_decoded: float = flag(
+        "float", 0.5, "Share of a damaged video that must be intact.", lower_bound=0, upper_bound=1
+    )
+    max_pixels: int = flag("integer", MAX_PIXELS, "Largest frame, in pixels.", lower_bound=1)
 
     def fit_frame(self, frame: np.ndarray) -> np.ndarray:
         """uint8 [H, W, 3] to its stored size, bicubically by PIL. "short" never enlarges."""
