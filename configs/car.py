@@ -78,7 +78,7 @@ def motions() -> Experiment:
 
 
 def paper() -> Experiment:
-    # 23,384 training ids / 32 per batch = 730 steps an epoch, 200 epochs (car.md 3.5).
+    # 23,384 training ids / 32 per batch = 730 steps an epoch, 200 epochs.
     method = CarConfig(loss=CarLossConfig(), data=CarDataConfig())
     train = Train(
         steps=146_000,

@@ -34,7 +34,7 @@ def smoke() -> Experiment:
 
 
 def published(preset: str, mesh: Mesh) -> Experiment:
-    # PiTe's and VTimeLLM's adapters: rank 64, alpha 128, learning rate 1e-4, cosine (pite.md 3).
+    # PiTe's and VTimeLLM's adapters: rank 64, alpha 128, learning rate 1e-4, cosine.
     return Experiment(
         name="llama",
         method=LlamaConfig(LlamaModelConfig(preset=preset, remat="full"), LlamaTextConfig(), LlamaDataConfig()),

@@ -20,7 +20,7 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
     """`absl.app.run(main)`, which exits with what `main` returns; exits with 2 on a user's error or a full disk, 130
     when interrupted.
 
-    Of several processes each tells the others why it ends, and ends with 75 where it does so because another is gone.
+    Of several processes each reports to the others why it ends, and ends with 75 where another one is gone.
     """
     from absl import app
 
@@ -241,11 +241,11 @@ def quiet_libraries() -> None:
     logging.get_absl_handler().addFilter(metadata)
     warnings.filterwarnings("ignore", message=".*Sharding info not provided.*")
 
-    told = sys.unraisablehook
+    default_hook = sys.unraisablehook
 
     def unraisable(problem: Any) -> None:
         # The writes beside one that failed end after Orbax has left their event loop; the failure itself reaches us.
         if not (isinstance(problem.exc_value, RuntimeError) and str(problem.exc_value) == "Event loop is closed"):
-            told(problem)
+            default_hook(problem)
 
     sys.unraisablehook = unraisable

@@ -71,12 +71,12 @@ def format_markdown(study: Study, values: Mapping[str, Sequence[Mapping[str, flo
     for name, runs in values.items():
         cells = []
         for _, metric in study.columns:
-            found = [run[metric] for run in runs if metric in run]
-            if not found:
+            figures = [run[metric] for run in runs if metric in run]
+            if not figures:
                 cells.append("-")
-            elif len(found) == 1:
-                cells.append(f"{found[0]:.1f}")
+            elif len(figures) == 1:
+                cells.append(f"{figures[0]:.1f}")
             else:
-                cells.append(f"{statistics.mean(found):.1f} ({min(found):.1f} to {max(found):.1f})")
+                cells.append(f"{statistics.mean(figures):.1f} ({min(figures):.1f} to {max(figures):.1f})")
         lines.append(f"| {name} | {len(runs)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -92,9 +92,9 @@ class Checkpoints:
         self._damaged: set[int] = set()  # steps that `restore` could not read
         self._writing = -1  # step of the last save that was begun
         self._frozen = self.directory.parent / f"{self.directory.name}_frozen"
-        seen = processes.gather(f"{self.directory.name} steps", json.dumps(self.steps()))
-        if len(set(seen)) > 1:
-            shown = "; ".join(f"process {i} sees {steps}" for i, steps in enumerate(seen))
+        views = processes.gather(f"{self.directory.name} steps", json.dumps(self.steps()))
+        if len(set(views)) > 1:
+            shown = "; ".join(f"process {i} sees {steps}" for i, steps in enumerate(views))
             raise VtjaxError(f"{self.directory}: the processes do not see the same checkpoints, so that it is not one "
                              f"folder that all of them share: {shown}")  # fmt: skip
 
@@ -140,10 +140,10 @@ class Checkpoints:
 
     def _failure(self, step: int, error: BaseException) -> VtjaxError:
         if processes.several():  # one that cannot write keeps the others waiting, and waits for them itself
-            own = next((e for e in _chain(error) if not (processes.broke(e) or isinstance(e, TimeoutError))), None)
-            if own is None:
+            local = next((e for e in _chain(error) if not (processes.broke(e) or isinstance(e, TimeoutError))), None)
+            if local is None:
                 return processes.lost_to(error, f"saving step {step}")
-            error = own
+            error = local
         steps = [s for s in self._complete() if s != step]
         last = f"the last complete one is step {steps[-1]}" if steps else "there is no complete one yet"
         what = f"{self.directory}: the checkpoint of step {step} could not be written ({_cause(error)}); {last}"
@@ -276,10 +276,10 @@ def complete_steps(directory: pathlib.Path | str) -> list[int]:
     directory = as_path(directory)
     if not directory.is_dir():
         return []
-    found = [p for p in directory.iterdir() if p.name.isdigit()]
+    folders = [p for p in directory.iterdir() if p.name.isdigit()]
     if is_remote(directory):  # nothing is renamed in a bucket: a file written last says that a checkpoint is whole
-        found = [p for p in found if (p / "commit_success.txt").exists()]
-    return sorted(int(p.name) for p in found)
+        folders = [p for p in folders if (p / "commit_success.txt").exists()]
+    return sorted(int(p.name) for p in folders)
 
 
 def load_params(directory: pathlib.Path | str, step: int | None = None, shardings: dict | None = None) -> dict:

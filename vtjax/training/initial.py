@@ -18,13 +18,13 @@ def from_checkpoint(path: str, params: dict) -> dict:
     """
     folder = as_path(path)
     candidates = [folder, folder / "checkpoints", *sorted(folder.glob("*/checkpoints"))]
-    found = [c for c in candidates if complete_steps(c)]
-    if not found:
+    checkpoints = [c for c in candidates if complete_steps(c)]
+    if not checkpoints:
         raise VtjaxError(
             f"config.train.initial={path!r}: no checkpoint there; a work directory of vtjax.train or a folder of "
             "vtjax.convert is expected"
         )
-    stored = load_params(found[-1])
+    stored = load_params(checkpoints[-1])
     differences = compare(flatten(stored), flatten(params))
     if differences:
         raise VtjaxError(f"config.train.initial={path!r} does not fit this model:\n  " + "\n  ".join(differences))

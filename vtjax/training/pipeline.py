@@ -1,6 +1,6 @@
 """Batches whose content is a pure function of (seed, step): the same on any number of hosts, workers or restarts.
 
-Randomness is attached to an example's global position before the hosts' rows are cut out of it (jax_notes.md 4e), so
+Randomness is attached to an example's global position before the hosts' rows are cut out of it, so
 nothing but the seed and the step has to be saved. A row has the same place in the global batch on any number of hosts:
 what a step draws by row (dropout, sampling) then stays with its example.
 """

@@ -1,4 +1,4 @@
-"""Settings of CAR; defaults are the released training settings (car.md sections 2 and 3.5)."""
+"""Settings of CAR; defaults are the released training settings (docs/methods/car.md)."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from vtjax.errors import VtjaxError
 
 @dataclasses.dataclass
 class CarModelConfig:
-    """Motion encoder, text encoder and motion decoder (car.md sections 2.1 and 2.2)."""
+    """Motion encoder, text encoder and motion decoder (TMR, section 3.1)."""
 
     motion_width: int = positive(263)  # features per frame
     max_frames: int = positive(224)  # motions are padded or cut to this many frames
@@ -32,7 +32,7 @@ class CarTextConfig:
     encoder: str = choice("bert", "builtin")
     path: str = "distilbert-base-uncased"  # bert: folder or hub id
     trainable: bool = False  # bert: fine-tune it inside the training graph; False reads cached states
-    frozen_dropout: bool = False  # quirk 3.8.1: run in the graph with dropout, though train.trainable leaves it out
+    frozen_dropout: bool = False  # run in the graph with dropout, though train.trainable leaves it out
     max_tokens: int = positive(128)  # including [CLS] and [SEP]
     width: int = positive(768)  # of the states; bert: must equal the language model's
     vocab_size: int = positive(1024)  # builtin
@@ -45,7 +45,7 @@ class CarTextConfig:
 
 @dataclasses.dataclass
 class CarLossConfig:
-    """Objective (car.md sections 2.4, 2.5 and 3.4)."""
+    """Objective (docs/methods/car.md, equations 2 to 9)."""
 
     reconstruction: float = number(1.0, at_least=0)  # 0 also skips the decoder
     kl: float = number(1e-5, at_least=0)  # weight of the KL terms
@@ -71,17 +71,17 @@ class CarLossConfig:
 
 @dataclasses.dataclass
 class CarQuirks:
-    """What the released training code does differently (car.md section 3.8). All off is the recommended setting.
+    """What the released training code does differently (docs/methods/car.md). All off is the recommended setting.
 
-    Its other quirks are `text.frozen_dropout` (3.8.1), `loss.pad_in_mean` (3.8.8), and, where motions are prepared,
-    `vtjax.prepare --event_index=filtered` (3.8.3). Never reproduced: the endless redraw of identical events (3.8.4) and
-    the gallery size of 4384 written into the code (3.8.5).
+    Its other quirks are `text.frozen_dropout`, `loss.pad_in_mean`, and, where motions are prepared,
+    `vtjax.prepare --event_index=filtered`. Never reproduced: the endless redraw of identical events and
+    the gallery size of 4384 written into the code.
     """
 
-    annotation0_crop: bool = False  # 3.8.2: crop by annotation 0 even when another caption is sampled
-    original_length_mask: bool = False  # 3.8.5: distractor texts are encoded with the original text's mask
-    legacy_orders: bool = False  # 3.6: the test's wrong orders come from one Python random generator, item after item
-    round_validation: bool = False  # 3.8.6: compare validation metrics after rounding to two decimals
+    annotation0_crop: bool = False  # crop by annotation 0 even when another caption is sampled
+    original_length_mask: bool = False  # distractor texts are encoded with the original text's mask
+    legacy_orders: bool = False  # the test's wrong orders come from one Python random generator, item after item
+    round_validation: bool = False  # compare validation metrics after rounding to two decimals
     identity_shuffles: bool = False  # before February 2025: a "shuffled" text could be the original order
 
 

@@ -97,14 +97,14 @@ def survey(clips: Clips, frames: int) -> str:
     captions = clips.captions()
     lengths = [clips.store.records[i]["length"] for i in clips.indices]
     cut = 0
-    for own, rows in zip(captions, lengths, strict=True):
-        cut += any(end - begin > frames for begin, end in (caption_rows(caption, rows) for caption in own))
-    events = [events_of(caption) for own in captions for caption in own]
-    several = [own for own in events if len(own) > 1]
-    fixed, long = sum(not has_wrong_order(own) for own in several), sum(len(own) > _LISTED_EVENTS for own in several)
+    for several, rows in zip(captions, lengths, strict=True):
+        cut += any(end - begin > frames for begin, end in (caption_rows(caption, rows) for caption in several))
+    events = [events_of(caption) for several in captions for caption in several]
+    ordered = [e for e in events if len(e) > 1]
+    fixed, long = sum(not has_wrong_order(e) for e in ordered), sum(len(e) > _LISTED_EVENTS for e in ordered)
     return (
         f"{len(clips)} clips, {cut} ({100 * cut / max(1, len(clips)):.1f} %) longer than {frames} frames and cut; "
-        f"{len(events)} captions, {len(several)} of several events, of these {fixed} without a wrong order (identical "
+        f"{len(events)} captions, {len(ordered)} of several events, of these {fixed} without a wrong order (identical "
         f"events) and {long} of more than {_LISTED_EVENTS} events, whose orders are drawn and not listed"
     )
 
@@ -120,7 +120,7 @@ def all_texts(clips: Clips, mode: str, orders: int) -> list[str]:
 class Normalizer:
     """Per-dimension statistics of the training rows, and a fixed number of frames.
 
-    frames: motions are cut or zero-padded to this many rows, after normalising (car.md section 1).
+    frames: motions are cut or zero-padded to this many rows, after normalising.
     """
 
     mean: np.ndarray
@@ -174,8 +174,8 @@ class TrainTransform:
         motion, mask = self.normalizer(clip.features[begin:end])
         wrong = self._shuffles(caption, rng, loss.text_negatives)
         # Rows without a wrong order repeat the text; negative_valid keeps them out of the loss.
-        own = positive_text(caption, loss.positive_text)
-        values, masks = self.text([own, *(w or own for w in wrong)])
+        positive = positive_text(caption, loss.positive_text)
+        values, masks = self.text([positive, *(w or positive for w in wrong)])
         example = {"motion": motion, "motion_mask": mask, f"text_{self.text.kind}": values[0], "text_mask": masks[0]}
         if loss.text_negatives:
             example[f"negative_{self.text.kind}"] = values[1:]
@@ -225,7 +225,7 @@ class TrainTransform:
 def sentence_rows(clips: Clips) -> tuple[list[Caption], np.ndarray]:
     """All captions of `clips` in order, and for each clip the row of its first one."""
     captions = clips.captions()
-    first = np.cumsum([0, *(len(own) for own in captions[:-1])])
+    first = np.cumsum([0, *map(len, captions[:-1])])
     return list(itertools.chain.from_iterable(captions)), first
 
 

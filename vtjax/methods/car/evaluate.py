@@ -45,7 +45,7 @@ class TestSet:
 
 
 def test_set(clips: data.Clips, config: CarConfig) -> TestSet:
-    """Every clip of `clips` with its first caption (car.md 4.1)."""
+    """Every clip of `clips` with its first caption, as TMR evaluates."""
     records = [clips[i][1] for i in range(len(clips))]
     captions = [clip.captions[0] for clip in records]
     problems = Problems()
@@ -168,7 +168,7 @@ def _prior_scores(
     if kept is not None and kept.exists():
         with np.load(kept) as scores:
             return scores["true"], scores["wrong"]
-    captions = [own[0] for own in train.captions()[:_BLIND_ITEMS]]
+    captions = [captions[0] for captions in train.captions()[:_BLIND_ITEMS]]
     fit_on = orders.order_items([str(i) for i in range(len(captions))], [data.events_of(c) for c in captions])
     if len(fit_on) < 10:
         return None, None

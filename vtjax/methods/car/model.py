@@ -1,4 +1,4 @@
-"""TMR's three towers, its text front ends, and their non-VAE variant, as one Linen module (car.md section 2)."""
+"""TMR's three towers, its text front ends, and their non-VAE variant, as one Linen module (docs/methods/car.md)."""
 
 from __future__ import annotations
 

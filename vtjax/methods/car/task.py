@@ -207,13 +207,13 @@ def _motions(batch: Batch, valid: jax.Array | None) -> tuple[jax.Array, jax.Arra
 
 
 def _with_negatives(
-    batch: Batch, own: tuple[str, str], negatives: tuple[str, str], valid: jax.Array | None
+    batch: Batch, originals: tuple[str, str], negatives: tuple[str, str], valid: jax.Array | None
 ) -> tuple[jax.Array, ...]:
-    originals = tuple(field(batch, name)[:, None] for name in own)
+    first = tuple(field(batch, name)[:, None] for name in originals)
     if valid is None:
-        return originals
+        return first
     others = (field(batch, name) for name in negatives)
-    return tuple(jnp.concatenate([a, b], axis=1) for a, b in zip(originals, others, strict=True))
+    return tuple(jnp.concatenate([a, b], axis=1) for a, b in zip(first, others, strict=True))
 
 
 def _kl_of_four(text: list[jax.Array], motion: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -224,6 +224,6 @@ def _kl_of_four(text: list[jax.Array], motion: list[jax.Array]) -> tuple[jax.Arr
 
 def _equal_texts(batch: Batch) -> jax.Array:
     """bool [N, K, N]: negative (i, k) has exactly the tokens of item j's text."""
-    own = jnp.where(batch["text_mask"], batch["text_ids"], -1)
+    text = jnp.where(batch["text_mask"], batch["text_ids"], -1)
     negative = jnp.where(batch["negative_mask"], batch["negative_ids"], -1)
-    return (negative[:, :, None, :] == own[None, None, :, :]).all(axis=-1)
+    return (negative[:, :, None, :] == text[None, None, :, :]).all(axis=-1)

@@ -46,17 +46,17 @@ def open_items(config: LlamaDataConfig) -> Items:
       VtjaxError: no such file, or nothing to train or to test on.
     """
     problems = Problems()
-    found = _world(config) if config.source == "world" else _lines(pathlib.Path(config.source), problems)
+    items = _world(config) if config.source == "world" else _lines(pathlib.Path(config.source), problems)
     sides: tuple[list[Item], list[Item]] = ([], [])
     digest = hashlib.sha256()
-    for item in found:
+    for item in items:
         place = int.from_bytes(hashlib.blake2b((item.prompt or item.answer).encode(), digest_size=4).digest(), "big")
         sides[place < config.test * _SHARES].append(item)
         digest.update(json.dumps([item.prompt, item.answer]).encode())
     if not all(sides):
         empty = "test" if sides[0] else "train"
         raise VtjaxError(
-            f"config.method.data.source={config.source}: of {len(found)} items none is left to {empty} on "
+            f"config.method.data.source={config.source}: of {len(items)} items none is left to {empty} on "
             f"(config.method.data.test={config.test})" + (f"\n{problems.report()}" if len(problems) else "")
         )
     return Items(*sides, digest.hexdigest(), problems)
