@@ -12,10 +12,8 @@ read is run.
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
 import sys
-import types
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,18 +30,8 @@ def layouts() -> dict[str, Layout]:
 
     First those that files and settings tell, then those of the methods' parameters, then what tensors' names tell.
     """
-    of_methods = [one for export in _exports().values() for one in export.LAYOUTS if one.name not in layout.FAMILIES]
+    of_methods = [one for one in methods.layouts() if one.name not in layout.FAMILIES]
     return {one.name: one for one in (*layout.BY_SETTINGS, *of_methods, *layout.BY_NAMES)}
-
-
-def _exports() -> dict[str, types.ModuleType]:
-    """Method -> its module `export`, of the methods that have a published layout."""
-    places = {name: f"vtjax.methods.{name}" for name in methods.names()}
-    return {
-        name: importlib.import_module(f"{place}.export")
-        for name, place in places.items()
-        if importlib.util.find_spec(place) and importlib.util.find_spec(f"{place}.export")
-    }
 
 
 __doc__ += "\nKinds of checkpoint, told from files, settings and names unless --kind says it:\n\n" + "\n".join(
@@ -118,7 +106,7 @@ def forward(name: str, target: pathlib.Path, kind: str, options: Options, inert:
 
     store.whole_or_nothing(target, fill)
     use = f"a run starts from it with --config.train.initial={target}"
-    if not any(chosen == one.name for export in _exports().values() for one in export.LAYOUTS):
+    if chosen not in [one.name for one in methods.layouts()]:
         use = f"in Python: kind, config, params = vtjax.weights.store.read({str(target)!r})"
     print(f"wrote {target}; {use}")
     return 0
@@ -181,10 +169,10 @@ def _of_run(folder: pathlib.Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """
     from vtjax.runs import Run
 
-    run, exports = Run(folder), _exports()
-    if run.experiment.name not in exports:
+    run = Run(folder)
+    if run.method.published is None:
         raise VtjaxError(f"{folder}: a run of {run.experiment.name!r}, which has no published layout to go back to")
-    return exports[run.experiment.name].published(run)
+    return run.method.published(run)
 
 
 def _rounding(published: str, leaves: dict[str, Any]) -> list[str]:

@@ -76,6 +76,12 @@ def test_what_a_package_registers_must_be_a_method(monkeypatch):
         methods.get.__wrapped__("wrong")
 
 
+def test_layouts_are_those_of_the_methods():
+    """They are also listed without the methods' other parts, for the help of vtjax.convert."""
+    of_methods = [layout for name in methods.names() for layout in methods.get(name).layouts]
+    assert methods.layouts() == of_methods and {"car", "tmr", "clip", "ovoad"} <= {layout.name for layout in of_methods}
+
+
 @pytest.mark.parametrize("name", ["car", "clip", "llama", "ovoad"])
 def test_every_argument_and_every_field_has_a_meaning(name):
     import commands

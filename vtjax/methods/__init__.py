@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import importlib.util
 import pathlib
 import pkgutil
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from vtjax.errors import VtjaxError, nearest
 
 if TYPE_CHECKING:
     from vtjax.methods.method import Method
+    from vtjax.weights.layout import Layout
 
 GROUP = "vtjax.methods"  # of entry points
 
@@ -46,6 +48,18 @@ def get(name: str) -> Method:
         source = entry.value if entry else f"{__name__}.{name}:method"
         raise VtjaxError(f"{source}: a Method of the name {name!r} is expected, not {method!r:.80}")
     return method
+
+
+def layouts() -> list[Layout]:
+    """Lists the published layouts of the methods' own parameters; those of this package without importing JAX."""
+    listed: list[Layout] = []
+    for name in names():
+        module = f"{__name__}.{name}.export"
+        if name in _entries():
+            listed += get(name).layouts
+        elif importlib.util.find_spec(module):
+            listed += importlib.import_module(module).LAYOUTS
+    return listed
 
 
 def check(experiment: config.Experiment) -> None:

@@ -1,7 +1,6 @@
 """Layouts of published weights, by name: how each is told, read and written. A layout's module is imported when used.
 
-`BY_SETTINGS` and `BY_NAMES` are the families of this room. A method lists those of its own parameters in `LAYOUTS` of
-`vtjax.methods.<name>.export`.
+`BY_SETTINGS` and `BY_NAMES` are the families of this room. Those of a method's own parameters are `Method.layouts`.
 """
 
 from __future__ import annotations
@@ -10,13 +9,10 @@ import dataclasses
 import importlib
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vtjax.errors import VtjaxError
 from vtjax.weights.report import MatchReport
-
-if TYPE_CHECKING:
-    from vtjax.weights.source import Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,15 +68,15 @@ class Layout:
     """One layout of published weights.
 
     name, about: the layout in one word, and in one line for --help.
-    detect(source): whether a `Source` has this layout, from its files, settings and tensor names.
+    detect(source): whether a `vtjax.weights.source.Source` has this layout, from its files, settings and tensor names.
     load(source, options): parameters and what describes them.
     save(folder, config, params): writes the published layout, in safetensors, from `Loaded.config` and parameters.
     """
 
     name: str
     about: str
-    detect: Callable[[Source], bool]
-    load: Callable[[Source, Options], Loaded]
+    detect: Callable[[Any], bool]
+    load: Callable[[Any, Options], Loaded]
     save: Callable[[Any, Mapping[str, Any], Mapping[str, Any]], None]
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def method() -> Method:
     """Gives CAR to the registry."""
-    from vtjax.methods.car import config, embed, evaluate, page, pipeline, predict
+    from vtjax.methods.car import config, embed, evaluate, export, page, pipeline, predict
     from vtjax.methods.method import Method, Stage
     from vtjax.nn.stack import CHEAPEST_FIRST
 
@@ -25,5 +25,7 @@ def method() -> Method:
         answer=predict.answer,
         page=page.page,
         check=config.check,
+        layouts=export.LAYOUTS,
+        published=export.published,
         levers={"method.model.remat": CHEAPEST_FIRST},  # not micro-batches: negatives come from the item's own
     )

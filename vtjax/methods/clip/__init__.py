@@ -18,7 +18,7 @@ def method() -> Any:
     """Gives the method to the registry."""
     import types
 
-    from vtjax.methods.clip import config, evaluate, pipeline, predict, report
+    from vtjax.methods.clip import config, evaluate, export, pipeline, predict, report
     from vtjax.methods.method import Method, Stage
 
     def answer(run, given, answers):
@@ -36,5 +36,7 @@ def method() -> Any:
         answer=answer,
         page=lambda run, results: _Written(lambda path: report.training_report(run, results)),
         check=pipeline.settings.check,
+        layouts=export.LAYOUTS,
+        published=export.published,
         levers=pipeline.LEVERS if hasattr(pipeline, "LEVERS") else {},
     )

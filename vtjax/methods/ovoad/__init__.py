@@ -19,7 +19,7 @@ def method() -> Any:
     import types
 
     from vtjax.methods.method import Method, Stage
-    from vtjax.methods.ovoad import config, evaluate, pipeline, predict, report, stream
+    from vtjax.methods.ovoad import config, evaluate, export, pipeline, predict, report, stream
 
     def answer(run, given, answers):
         given = {"live": False, **given}
@@ -44,5 +44,7 @@ def method() -> Any:
         answer=answer,
         page=lambda run, results: _Written(lambda path: report.training_report(run, results)),
         check=pipeline.settings.check,
+        layouts=export.LAYOUTS,
+        published=export.published,
         levers=pipeline.LEVERS if hasattr(pipeline, "LEVERS") else {},
     )
