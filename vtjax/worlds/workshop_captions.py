@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vtjax.text.inflect import gerund, third_person
 from vtjax.worlds.workshop_types import Caption, Entity, Span
 from vtjax.worlds.workshop_verbs import KINDS, TOOLS, VERB
 
@@ -25,7 +26,6 @@ CAPTION_FRAMES = (
     "in this clip somebody {v:third}",
 )
 _HAND_NAMES = ("a hand", "a human hand", "the hand")
-_DOUBLED = {"put", "set", "drop", "get", "tip", "stir", "hit", "rub"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,18 +50,6 @@ def paraphrase(rng: np.random.Generator, frames: Sequence[str] = CAPTION_FRAMES)
     return Wording(frames[rng.integers(len(frames))], int(rng.integers(3)), names, articles, int(rng.integers(3)))
 
 
-def third_person(word: str) -> str:
-    if word.endswith(("s", "sh", "ch", "x", "o")):
-        return word + "es"
-    return word[:-1] + "ies" if re.search("[^aeiou]y$", word) else word + "s"
-
-
-def gerund(word: str) -> str:
-    if word in _DOUBLED:
-        return word + word[-1] + "ing"
-    return word[:-1] + "ing" if word.endswith("e") else word + "ing"
-
-
 _FORMS = {"base": lambda word: word, "third": third_person, "gerund": gerund}
 
 
@@ -69,7 +57,7 @@ def describe(verb: str, objects: Sequence[int], entities: Sequence[Entity], word
     """The sentence that says `verb` is done to entities `objects` (in role order) in the given wording."""
     form = re.search(r"\{v:(\w+)\}", wording.frame).group(1)
     first, _, rest = VERB[verb].phrases[wording.phrase].partition(" ")
-    template = wording.frame.replace("{v:%s}" % form, f"{_FORMS[form](first)} {rest}")
+    template = wording.frame.replace(f"{{v:{form}}}", f"{_FORMS[form](first)} {rest}")
     text, spans = "", []
     for part in re.split(r"(\{\w+\})", template):
         if not part.startswith("{"):

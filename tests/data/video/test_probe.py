@@ -18,7 +18,7 @@ def test_what_is_in_a_file(video, tmp_path):
     info = probe(path)
     assert (info.height, info.width, info.rotation, info.frames) == (64, 48, 90, 30)
     assert info.seconds == pytest.approx(3.0) and info.fps == pytest.approx(10) and not info.varying
-    assert info.key_seconds == pytest.approx(1.0) and info.codec == "h264" and "mp4" in info.container
+    assert info.key_seconds == pytest.approx(1.0) and info.codec == "h264"
     assert info.damage == ""
     varying = video.write(tmp_path / "b.mkv", 5, pts=[0, 40, 90, 400, 440])
     assert probe(varying).varying

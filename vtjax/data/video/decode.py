@@ -18,6 +18,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from vtjax.data.video.container import MAX_PIXELS, VideoError, open_video, reasons
+from vtjax.data.video.excerpt import nearest_in
 from vtjax.data.video.index import FrameIndex, decode_index, scan_index
 from vtjax.errors import VtjaxError
 
@@ -103,11 +104,6 @@ class VideoReader:
         return self.index.duration
 
     @property
-    def duration(self) -> float:
-        """Seconds from the file's start to the end of the last frame."""
-        return self.index.duration
-
-    @property
     def fps(self) -> float:
         """Nominal frames per second; the mean where the rate varies."""
         return self.index.rate
@@ -116,11 +112,6 @@ class VideoReader:
     def codec(self) -> str:
         """FFmpeg's name of the decoder."""
         return self._stream.codec_context.name
-
-    @property
-    def container(self) -> str:
-        """FFmpeg's name of the file format."""
-        return self._container.format.name
 
     @property
     def rotation(self) -> int:
@@ -158,11 +149,7 @@ class VideoReader:
 
     def index_near(self, times: Sequence[float] | np.ndarray) -> np.ndarray:
         """int64, the frames whose own times are closest to these seconds."""
-        return self.index.nearest(np.asarray(times, np.float64))
-
-    def at(self, times: Sequence[float] | np.ndarray) -> np.ndarray:
-        """uint8 [n, H, W, 3], the frames shown at n times in seconds, in the order asked for."""
-        return self.frames(self.index_at(times))
+        return nearest_in(self.times, times)
 
     def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """uint8 [n, H, W, 3], frames by index, in the order asked for; repeats are decoded once.

@@ -14,7 +14,6 @@ import av
 import numpy as np
 
 from vtjax.data.video.container import VideoError, reasons
-from vtjax.data.video.excerpt import nearest_in
 
 _ONE_PACKET_ONE_FRAME = frozenset((
     "h264", "hevc", "vp9", "libvpx-vp9", "av1", "libdav1d", "mjpeg", "ffv1", "png", "prores", "dnxhd", "mpeg4",
@@ -71,10 +70,6 @@ class FrameIndex:
         tolerance = min(self.time_base[0] / self.time_base[1] / 2, 1e-3) + 1e-9
         found = np.searchsorted(self.times, np.asarray(times, np.float64) + tolerance, side="right") - 1
         return np.clip(found, 0, len(self) - 1).astype(np.int64)
-
-    def nearest(self, times: np.ndarray) -> np.ndarray:
-        """int64, the frames whose own times are closest to these seconds (the earlier of two)."""
-        return nearest_in(self.times, times)
 
 
 def scan_index(container, stream) -> tuple[FrameIndex | None, int, int]:

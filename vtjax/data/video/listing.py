@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vtjax.data.readers import video_reader
+from vtjax.data.readers.leakage import evaluation_ids, without
 from vtjax.data.video.items import read_items
 from vtjax.data.video_records import VideoRecord
 from vtjax.errors import Problems, VtjaxError, nearest
@@ -16,53 +17,54 @@ from vtjax.errors import Problems, VtjaxError, nearest
 _TABLES = re.compile("Mapping|Collection|dict")  # parameters that no flag can hold
 
 
-def own_videos(
-    source: str, problems: Problems, *, videos: str, unit: str, label_from_folder: bool, classes: str
-) -> tuple[list[VideoRecord], tuple[str, ...]]:
-    """(records, class names) by `items.read_items`; classes: file of names, "" for those found."""
-    fixed = None
-    if classes:
-        try:
-            lines = pathlib.Path(classes).read_text(encoding="utf-8-sig").splitlines()
-        except OSError as error:
-            raise VtjaxError(f"--classes={classes}: {error.strerror}") from None
-        fixed = tuple(line.strip() for line in lines if line.strip())
-    return read_items(
-        source, problems, videos=videos or None, unit=unit, label_from_folder=label_from_folder, classes=fixed
-    )
-
-
-def published(
-    name: str,
-    source: str,
-    problems: Problems,
-    notes: Problems,
-    *,
-    videos: str,
-    split: str,
-    classes: str,
-    exclude: Mapping[str, str],
-    options: Sequence[str],
-) -> tuple[list[VideoRecord], tuple[str, ...]]:
-    """(records, class names) by the reader of that data set; what is empty has the reader's own default.
-
-    options: "name=value" for its further parameters.
+def listed_videos(options: Any, problems: Problems, notes: Problems) -> tuple[Sequence[VideoRecord], Sequence[str]]:
+    """Lists the videos that prepare.Options name: (records, class names).
 
     Raises:
-      VtjaxError: unknown data set, what its reader does not take or lacks, or files that are not its own.
+      VtjaxError: options that do not go together, an unknown data set, what its reader does not take or lacks, or
+        files that cannot be read.
     """
+    exclude = evaluation_ids(options.exclude)
+    for name in ("split", "option") if not options.dataset else ("unit", "label_from_folder"):
+        value = getattr(options, name)
+        if value and value != "video":
+            raise VtjaxError(f"--{name}={value}: is {'not ' if options.dataset else ''}for --dataset")
+    if options.dataset:
+        records, classes = _published(options, exclude, problems, notes)
+    else:
+        own = {"unit": options.unit, "label_from_folder": options.label_from_folder, "videos": options.videos or None}
+        records, classes = read_items(options.input, problems, **own, classes=_class_file(options.classes))
+    return without(records, exclude, problems), classes
+
+
+def _class_file(path: str) -> tuple[str, ...] | None:
+    """The names in --classes, one a line; None where it is not given."""
+    if not path:
+        return None
+    try:
+        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise VtjaxError(f"--classes={path}: {error.strerror}") from None
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _published(
+    options: Any, exclude: Mapping[str, str], problems: Problems, notes: Problems
+) -> tuple[list[VideoRecord], tuple[str, ...]]:
+    """(records, class names) by the reader of the data set; an option that is empty has the reader's own default."""
+    name, classes = options.dataset, options.classes
     read = video_reader(name)
     takes = inspect.signature(read).parameters
     if classes and "classes" not in takes:
         raise VtjaxError(f"--classes={classes}: {name} has its own classes")
-    given = dict(_option(text, takes, name) for text in options)
-    given |= {key: value for key, value in (("split", split), ("videos", videos), ("classes", classes)) if value}
+    given = dict(_option(text, takes, name) for text in options.option)
+    given |= {key: getattr(options, key) for key in ("split", "videos", "classes") if getattr(options, key)}
     if exclude and "exclude" in takes:
         given["exclude"] = exclude
     lacking = [key for key, p in takes.items() if p.default is p.empty and key not in ("folder", *given)]
     if lacking:
         raise VtjaxError(f"--dataset={name} needs {' and '.join(f'--option={key}=...' for key in lacking)}")
-    records, coverage = read(source, **given)
+    records, coverage = read(options.input, **given)
     problems.items += coverage.problems.items
     notes.items += coverage.notes.items
     return records, class_names(records)

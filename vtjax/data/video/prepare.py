@@ -21,11 +21,11 @@ import time
 from collections.abc import Sequence
 
 from vtjax.data.options import flag, from_flags
-from vtjax.data.readers.leakage import evaluation_ids, without
 from vtjax.data.video.items import UNITS
-from vtjax.data.video.listing import own_videos, published
+from vtjax.data.video.listing import listed_videos
 from vtjax.data.video.plan import begin, finish, make_plan
 from vtjax.data.video.shards import Making
+from vtjax.data.video.store import read_json
 from vtjax.data.video.towers import NAMED
 from vtjax.data.video.workers import run_shards
 from vtjax.data.video_records import VideoRecord
@@ -130,7 +130,7 @@ def prepare(options: Options, videos: Sequence[VideoRecord] | None = None, class
         raise VtjaxError(f"--weights={options.making.weights}: of which tower? Name it with --features")
     problems, notes = Problems(), Problems()
     if videos is None:
-        videos, classes = _listed(options, problems, notes)
+        videos, classes = listed_videos(options, problems, notes)
     found = []
     for video in videos:
         if video.path is None:
@@ -158,22 +158,6 @@ def prepare(options: Options, videos: Sequence[VideoRecord] | None = None, class
     if meta is not None and not meta["videos"]:
         raise VtjaxError(f"{options.input}: nothing usable\n{summary.problems.report()}")
     return summary
-
-
-def _listed(options: Options, problems: Problems, notes: Problems) -> tuple[Sequence[VideoRecord], Sequence[str]]:
-    same = {"videos": options.videos, "classes": options.classes}
-    exclude = evaluation_ids(options.exclude)
-    own = {"unit": options.unit, "label_from_folder": options.label_from_folder}
-    published_only = {"split": options.split, "option": options.option}
-    for name, value in (own if options.dataset else published_only).items():
-        if value and value != "video":
-            raise VtjaxError(f"--{name}={value}: is {'not ' if options.dataset else ''}for --dataset")
-    if options.dataset:
-        same |= {"split": options.split, "exclude": exclude, "options": options.option}
-        found, classes = published(options.dataset, options.input, problems, notes, **same)
-    else:
-        found, classes = own_videos(options.input, problems, **own, **same)
-    return without(found, exclude, problems), classes
 
 
 def _unique(videos: Sequence[VideoRecord]) -> None:
@@ -219,8 +203,6 @@ def _work(plan, todo: list[int], options: Options) -> None:
 
 def _collect(plan, summary: Summary) -> None:
     """The problems of every finished shard."""
-    from vtjax.data.video.store import read_json
-
     for shard in range(plan.shards):
         if plan.sidecar(shard).is_file():
             for problem in read_json(plan.sidecar(shard), "")["problems"]:

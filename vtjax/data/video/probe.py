@@ -36,7 +36,6 @@ class VideoInfo:
     varying: bool
     key_seconds: float
     codec: str
-    container: str
     damage: str
 
 
@@ -58,7 +57,6 @@ def probe(path: str | os.PathLike, *, exact: bool = False) -> VideoInfo:
             varying=bool(len(steps) and np.ptp(steps) > 1.5 * max(tick, 1e-6)),
             key_seconds=index.duration / len(index.keys),
             codec=reader.codec,
-            container=reader.container,
             damage=reader.damage,
         )
 

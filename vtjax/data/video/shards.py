@@ -220,7 +220,7 @@ def _video(record, reader, making: Making, tower, spool, beat) -> tuple[dict[str
     # Where the folder lies must not change what is stored.
     kept, outside = _inside(record, reader.end)
     kept = dataclasses.replace(kept, path=None, where=pathlib.PurePath(record.where).name)
-    kept = kept if kept.duration is not None else dataclasses.replace(kept, duration=reader.duration)
+    kept = kept if kept.duration is not None else dataclasses.replace(kept, duration=reader.end)
     return {
         "record": record_to_json(kept),
         "times": pack_times(times),
@@ -230,7 +230,7 @@ def _video(record, reader, making: Making, tower, spool, beat) -> tuple[dict[str
         "dtype": making.feature_dtype if tower else "uint8",
         "codec": "array" if tower else making.codec,
         "chunk_rows": making.chunk_rows,
-        "source_duration": reader.duration,
+        "source_duration": reader.end,
         "damage": reader.damage,
         "outside": outside,
     }, sizes

@@ -176,7 +176,7 @@ class StoredVideo:
 
     where: for messages. entry: of the sidecar. chunks: its chunks by their places, the first is 0.
     features: False where its rows are uint8 [H, W, 3] frames, True where they are feature arrays. damage: what was
-    wrong with the source, "" for nothing. source_duration: seconds of the file it comes from.
+    wrong with the source, "" for nothing.
     """
 
     def __init__(self, where: str, entry: dict[str, Any], chunks: Callable[[Sequence[int]], list[bytes]]):
@@ -189,7 +189,6 @@ class StoredVideo:
         self.shape = tuple(entry["shape"])
         self.features = entry["codec"] == "array"
         self.damage = entry.get("damage", "")
-        self.source_duration = float(entry["source_duration"])
 
     def __len__(self) -> int:
         return len(self.times)
@@ -202,10 +201,6 @@ class StoredVideo:
 
     def close(self) -> None:
         """Files belong to the store; nothing to do."""
-
-    @property
-    def duration(self) -> float:
-        return self.end - self.start
 
     def index_at(self, times: Sequence[float] | np.ndarray) -> np.ndarray:
         """int64, the last rows at or before these seconds, the first one before it."""
