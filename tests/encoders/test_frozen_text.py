@@ -52,12 +52,12 @@ def test_few_programs_are_compiled(model_folder):
 
 def test_cache_computes_each_text_once(encoder, tmp_path):
     plain, mask = encoder.encode(TEXTS)
-    states, cached_mask = encoder.encode_cached(TEXTS, tmp_path)
+    states, cached_mask = encoder.prepare(TEXTS, tmp_path).read(TEXTS)
     np.testing.assert_allclose(states, plain, atol=1e-6)
     np.testing.assert_array_equal(mask, cached_mask)
     again = FrozenTextEncoder(encoder.tokenizer.folder, 40)
     again.batches = lambda *_: pytest.fail("computed again")
-    np.testing.assert_array_equal(again.encode_cached(TEXTS[::-1], tmp_path)[0], states[::-1])
+    np.testing.assert_array_equal(again.prepare(TEXTS[::-1], tmp_path).read(TEXTS[::-1])[0], states[::-1])
     store = again.store(tmp_path)
     assert "runs" not in store and store.absent(["runs", "new", "new"]) == ["new"] and "runs" in store
     rows = (tmp_path / store.folder / "states.bin").stat().st_size // (8 * 4)
@@ -73,7 +73,7 @@ def test_cache_is_keyed_by_model_length_and_dtype(model_folder, other_model_fold
     ]
     assert len({e.store(tmp_path).key("a") for e in encoders}) == 4
     for encoder in encoders:
-        states, _ = encoder.encode_cached(TEXTS, tmp_path)
+        states, _ = encoder.prepare(TEXTS, tmp_path).read(TEXTS)
         assert states.dtype == encoder.dtype
         np.testing.assert_allclose(states.astype(np.float32), encoder.encode(TEXTS)[0].astype(np.float32), atol=1e-6)
     assert encoders[2].tokenizer.truncated > 0
@@ -85,7 +85,7 @@ def test_wrong_length_and_empty_text(model_folder, encoder, tmp_path):
     with pytest.raises(VtjaxError, match="text 1 of 2 is empty"):
         encoder.encode(["a", ""])
     with pytest.raises(VtjaxError, match="text 0 of 1 is empty"):
-        encoder.encode_cached([""], tmp_path)
+        encoder.prepare([""], tmp_path).read([""])
     with pytest.raises(VtjaxError, match="1 texts have no states.*'never seen'"):
         encoder.prepare(["walks"], tmp_path).read(["never seen"])
 

@@ -1,4 +1,4 @@
-"""Frozen language-model states of texts, computed once and kept on disk."""
+"""Computes the states that a frozen language model has of texts, once, and keeps them on disk."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from vtjax.encoders.state_store import StateStore
 from vtjax.errors import VtjaxError
+from vtjax.evals.embed import in_batches
 from vtjax.nn.bert import BertEncoder
 from vtjax.text.tokenizer import HFTokenizer, check_texts
 from vtjax.trees import flatten
@@ -26,13 +27,15 @@ SHORTEST = 16
 
 
 class FrozenTextEncoder:
-    """Last hidden states of a published BERT-family model.
-
-    folder_or_hub_id: a Hugging Face folder or hub id. length: tokens of a text, special ones included; longer texts
-    are cut and counted in `tokenizer.truncated`. dtype: of the matrix products and of the states returned.
+    """Gives the last hidden states of a published BERT-family model.
 
     Texts are grouped by token count into a few static lengths (16, 32, ... `length`) and batches of `BATCH`, so that
     at most log2(length / 16) + 1 programs are compiled and little is spent on padding.
+
+    Args:
+      folder_or_hub_id: a Hugging Face folder or hub id.
+      length: tokens of a text, special ones included; longer texts are cut and counted in `tokenizer.truncated`.
+      dtype: of the matrix products and of the states returned.
 
     Raises:
       VtjaxError: the model cannot be loaded, or takes fewer than `length` tokens.
@@ -63,32 +66,29 @@ class FrozenTextEncoder:
 
     @functools.cached_property
     def _states(self) -> Callable[..., jax.Array]:
-        return jax.jit(lambda params, ids, mask: self.model.apply({"params": params}, ids, mask))
+        return jax.jit(lambda params, batch: self.model.apply({"params": params}, *batch))
 
     def batches(
         self, texts: Sequence[str], apply: Callable[..., jax.Array] | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yields (positions in `texts` [n], output for them [n, ...], mask bool [n, l]) in order of token count.
 
-        apply: jitted (params, ids [BATCH, l], mask [BATCH, l]) -> [BATCH, ...]; default the states [BATCH, l, width].
+        apply: jitted (params, (ids [BATCH, l], mask [BATCH, l])) -> [BATCH, ...]; default the states [BATCH, l, width].
         """
-        apply = apply or self._states
         ids, mask = self.tokenizer.encode(texts, self.length)
-        counts = mask.sum(1)
         edges = [min(SHORTEST, self.length)]
         while edges[-1] < self.length:
             edges.append(min(2 * edges[-1], self.length))
-        bucket = np.searchsorted(edges, counts)
+        bucket = np.searchsorted(edges, mask.sum(1))
         for b, edge in enumerate(edges):
             members = np.flatnonzero(bucket == b)
-            for start in range(0, len(members), BATCH):
-                rows = members[start : start + BATCH]
-                padded = np.concatenate([rows, np.repeat(rows[-1:], BATCH - len(rows))])
-                out = apply(self.params, ids[padded, :edge], mask[padded, :edge])
-                yield rows, np.asarray(out)[: len(rows)], mask[rows, :edge]
+            for rows in np.split(members, range(BATCH, len(members), BATCH)) if len(members) else ():
+                inputs = lambda places, edge=edge: (ids[places, :edge], mask[places, :edge])
+                out = in_batches(apply or self._states, self.params, rows.tolist(), inputs, BATCH)
+                yield rows, out, mask[rows, :edge]
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """States [N, length, width] of `dtype`, zero where masked, and mask bool [N, length].
+        """Computes states [N, length, width] of `dtype`, zero where masked, and mask bool [N, length].
 
         Raises:
           VtjaxError: an empty text.
@@ -109,7 +109,10 @@ class FrozenTextEncoder:
     def prepare(self, texts: Sequence[str], cache_dir: str | os.PathLike[str]) -> StateStore:
         """Computes and stores the states of those texts that the store does not have, batch by batch.
 
-        An interrupted call loses at most one batch. Returns the store, to read any of the texts from.
+        An interrupted call loses at most one batch.
+
+        Returns:
+          The store, to read any of the texts from, a few at a time where all do not fit into memory.
         """
         store = self.store(cache_dir)
         absent = store.absent(check_texts(texts))
@@ -117,10 +120,3 @@ class FrozenTextEncoder:
             counts = mask.sum(1)
             store.append([absent[r] for r in rows], [out[i, : counts[i]] for i in range(len(rows))])
         return store
-
-    def encode_cached(self, texts: Sequence[str], cache_dir: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
-        """As `encode`, each distinct text computed once over all calls with the same `cache_dir`.
-
-        All N states are in memory; `prepare(...).read(texts)` reads them a few at a time.
-        """
-        return self.prepare(texts, cache_dir).read(texts)

@@ -1,4 +1,4 @@
-"""Unit-norm sentence embeddings, for filtering false negatives and for thresholded retrieval protocols."""
+"""Embeds sentences at unit norm, for filtering false negatives and for thresholded retrieval protocols."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from vtjax.encoders.frozen_text import FrozenTextEncoder
 from vtjax.errors import VtjaxError
 from vtjax.text.tokenizer import check_texts, stable_hash, words
-from vtjax.weights.bert import read_json
+from vtjax.weights.files import read_json
 from vtjax.weights.hub import local_folder
 
 _POOLING = {
@@ -27,9 +27,11 @@ _POOLING = {
 class SentenceEncoder:
     """A published sentence-transformers model (all-mpnet-base-v2, all-MiniLM-L6-v2): encoder, pooling, unit norm.
 
-    folder_or_hub_id: the sentence-transformers layout; a plain encoder without modules.json is mean pooled. length:
-    tokens of a text, default the model's own. The result is of unit norm whether or not the model says Normalize,
-    which leaves its cosines as they are.
+    The result is of unit norm whether or not the model says Normalize, which leaves its cosines as they are.
+
+    Args:
+      folder_or_hub_id: the sentence-transformers layout; a plain encoder without modules.json is mean pooled.
+      length: tokens of a text, default the model's own.
 
     Raises:
       VtjaxError: the encoder cannot be loaded, or has a module or a pooling that is not supported.
@@ -45,24 +47,24 @@ class SentenceEncoder:
                     self.pooling = _pooling(folder / module["path"] / "config.json")
                 elif kind not in ("Transformer", "Normalize"):
                     raise VtjaxError(f"{folder}/modules.json: module {kind!r}; known: Transformer, Pooling, Normalize")
-        settings = folder / "sentence_bert_config.json"
-        own = read_json(settings) if settings.is_file() else {}
-        self._lower = bool(own.get("do_lower_case"))
-        self.encoder = FrozenTextEncoder(folder, length or own.get("max_seq_length") or 128)
+        path = folder / "sentence_bert_config.json"
+        settings = read_json(path) if path.is_file() else {}
+        self._lower = bool(settings.get("do_lower_case"))
+        self.encoder = FrozenTextEncoder(folder, length or settings.get("max_seq_length") or 128)
         self.dim = self.encoder.width
 
     @functools.cached_property
     def _embed(self) -> Callable[..., jax.Array]:
         model, pooling = self.encoder.model, self.pooling
 
-        def embed(params, ids, mask):
-            pooled = pool(model.apply({"params": params}, ids, mask), mask, pooling)
+        def embed(params, batch):
+            pooled = pool(model.apply({"params": params}, *batch), batch[1], pooling)
             return pooled / jnp.maximum(jnp.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
 
         return jax.jit(embed)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """float32 [N, dim], unit norm.
+        """Embeds texts: float32 [N, dim], unit norm.
 
         Raises:
           VtjaxError: an empty text.
@@ -77,7 +79,7 @@ class SentenceEncoder:
 
 
 def pool(states: jax.Array, mask: jax.Array, how: str = "mean") -> jax.Array:
-    """States [B, L, D] over tokens with mask bool [B, L] -> float32 [B, D]; how: "mean", "cls" (first) or "max"."""
+    """Pools states [B, L, D] over tokens with mask bool [B, L]: float32 [B, D]; how: "mean", "cls" (first) or "max"."""
     states = states.astype(jnp.float32)
     if how == "cls":
         return states[:, 0]
@@ -99,7 +101,7 @@ class HashedSentenceEncoder:
         self.dim, self.ngrams = dim, tuple(ngrams)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """float32 [N, dim], unit norm.
+        """Embeds texts: float32 [N, dim], unit norm.
 
         Raises:
           VtjaxError: an empty text.
@@ -107,16 +109,17 @@ class HashedSentenceEncoder:
         out = np.zeros((len(texts), self.dim), np.float32)
         for i, text in enumerate(check_texts(texts)):
             tokens = words(text) or [text.strip()]
-            hashes = [stable_hash(gram) for n in self.ngrams for gram in _grams(tokens, n)]
-            for value in hashes:
-                out[i, (value >> 1) % self.dim] += 1.0 if value & 1 else -1.0
+            for n in self.ngrams:
+                for at in range(len(tokens) - n + 1):
+                    value = stable_hash(" ".join(tokens[at : at + n]))
+                    out[i, (value >> 1) % self.dim] += 1.0 if value & 1 else -1.0
             if not out[i].any():  # grams of opposite sign met in every bucket, or all n-grams are longer than the text
                 out[i, stable_hash(" ".join(tokens)) % self.dim] = 1.0
         return out / np.linalg.norm(out, axis=1, keepdims=True)
 
 
 def gold_embeddings(sequences: Sequence[str], dim: int = 256) -> np.ndarray:
-    """float32 [N, dim], unit norm: a random direction for each distinct `Caption.sequence`, always the same one.
+    """Gives each distinct `Caption.sequence` a random direction, always the same one: float32 [N, dim], unit norm.
 
     Equal sequences have cosine 1, different ones about N(0, 1 / dim): with 256 dimensions, below 0.6 for certain.
 
@@ -129,10 +132,6 @@ def gold_embeddings(sequences: Sequence[str], dim: int = 256) -> np.ndarray:
     rows = {s: np.random.default_rng(stable_hash(s)).standard_normal(dim) for s in dict.fromkeys(sequences)}
     out = np.array([rows[s] for s in sequences], np.float64).reshape(len(sequences), dim)
     return (out / np.linalg.norm(out, axis=1, keepdims=True)).astype(np.float32)
-
-
-def _grams(tokens: Sequence[str], n: int) -> list[str]:
-    return [" ".join(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
 
 
 def _pooling(path: pathlib.Path) -> str:

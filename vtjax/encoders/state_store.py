@@ -1,4 +1,4 @@
-"""An append-only store of variable-length state sequences, safe to interrupt and to share between processes."""
+"""Stores variable-length state sequences, append only, safe to interrupt and to share between processes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ from vtjax.files import write_atomically
 
 
 class StateStore:
-    """Text -> states [tokens, width], keyed by sha256 of (model and length, text).
-
-    folder: holds meta.json, index.jsonl (a line per text: key, row offset, tokens) and states.bin (rows of `width`
-    values, padding left out). length: tokens to pad to when reading. model: fingerprint that the keys are bound to.
+    """Maps texts to states [tokens, width], keyed by sha256 of (model and length, text).
 
     Rows are on disk before the lines that name them, and a line counts only once it is whole: whatever is cut off
     by an interruption is overwritten by the next append. Writers take turns by a file lock.
+
+    Args:
+      folder: holds meta.json, index.jsonl (a line per text: key, row offset, tokens) and states.bin (rows of `width`
+        values, padding left out).
+      length: tokens to pad to when reading.
+      width: values of a row.
+      dtype: of the values.
+      model: fingerprint that the keys are bound to.
 
     Raises:
       VtjaxError: the folder holds states of another width or dtype.
@@ -35,7 +40,7 @@ class StateStore:
         self.folder = pathlib.Path(folder)
         self.length, self.width, self.dtype, self.model = length, width, np.dtype(dtype), model
         self._index: dict[str, tuple[int, int]] = {}
-        self._seen = 0  # bytes of the index read so far
+        self._read_to = 0  # bytes of the index read so far
         self._end = 0  # rows that the index names
         self._rows: np.ndarray | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -49,11 +54,11 @@ class StateStore:
         if not path.exists():
             write_atomically(path, json.dumps(meta))
         try:
-            found = json.loads(path.read_text())
+            stated = json.loads(path.read_text())
         except ValueError as error:
             raise VtjaxError(f"{path}: not JSON ({error}); remove the folder to compute the states again") from error
-        if found != meta:
-            raise VtjaxError(f"{path}: holds {found}, expected {meta}; remove the folder or name another")
+        if stated != meta:
+            raise VtjaxError(f"{path}: holds {stated}, expected {meta}; remove the folder or name another")
 
     def key(self, text: str) -> str:
         return hashlib.sha256(f"{self.model}\n{text}".encode()).hexdigest()
@@ -64,9 +69,9 @@ class StateStore:
         if not path.exists():
             return
         with path.open("rb") as file:
-            file.seek(self._seen)
-            new = file.read()
-        whole = new[: new.rfind(b"\n") + 1]
+            file.seek(self._read_to)
+            lines = file.read()
+        whole = lines[: lines.rfind(b"\n") + 1]
         for line in whole.splitlines():
             try:
                 key, offset, tokens = json.loads(line)
@@ -74,7 +79,7 @@ class StateStore:
                 raise VtjaxError(f"{path}: damaged line {line[:80]!r}; remove {self.folder}, compute again") from error
             self._index[key] = (offset, tokens)
             self._end = max(self._end, offset + tokens)
-        self._seen += len(whole)
+        self._read_to += len(whole)
         self._rows = None if whole else self._rows
 
     def __contains__(self, text: str) -> bool:
@@ -101,24 +106,22 @@ class StateStore:
                 raise VtjaxError(f"{self.folder}: states of shape {state.shape}, expected {expected}")
         with self._locked():
             self.refresh()
-            start = at = self._end
-            lines, chunks, entries = [], [], {}
+            end, index, rows, entries = self._end, b"", [], {}
             for text, state in zip(texts, states, strict=True):
                 key = self.key(text)
                 if key not in self._index and key not in entries:
-                    entries[key] = (at, len(state))
-                    lines.append(json.dumps([key, at, len(state)]) + "\n")
-                    chunks.append(np.ascontiguousarray(state, self.dtype).tobytes())
-                    at += len(state)
-            data = "".join(lines).encode()
+                    entries[key] = (end, len(state))
+                    index += json.dumps([key, end, len(state)]).encode() + b"\n"
+                    rows.append(np.ascontiguousarray(state, self.dtype).tobytes())
+                    end += len(state)
             try:
-                self._write("states.bin", b"".join(chunks), start * self.width * self.dtype.itemsize)
-                self._write("index.jsonl", data, self._seen)
+                self._write("states.bin", b"".join(rows), self._end * self.width * self.dtype.itemsize)
+                self._write("index.jsonl", index, self._read_to)
             except OSError as error:
                 raise VtjaxError(f"{self.folder}: could not store {len(texts)} texts ({error})") from error
             self._index |= entries
-            self._seen += len(data)
-            self._end, self._rows = at, None
+            self._read_to += len(index)
+            self._end, self._rows = end, None
 
     def _write(self, name: str, data: bytes, at: int) -> None:
         if not data:
@@ -137,7 +140,7 @@ class StateStore:
             yield
 
     def read(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """States [N, length, width], zero where masked, and mask bool [N, length].
+        """Reads states [N, length, width], zero where masked, and mask bool [N, length].
 
         Raises:
           VtjaxError: a text that is not stored, or rows missing from a damaged file.
