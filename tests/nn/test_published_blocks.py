@@ -7,19 +7,17 @@ import jax
 import numpy as np
 import pytest
 
-from vtjax.nn import groupvit as groupvit_nn
 from vtjax.nn import point_heads, temporal_aligner
 from vtjax.nn import xclip as xclip_nn
 from vtjax.sharding.mesh import AXES
 from vtjax.sharding.partition import partition
-from vtjax.weights import groupvit, tan, xclip
+from vtjax.weights import tan, xclip
 
 MESH = jax.sharding.Mesh(np.asarray(jax.devices()).reshape(2, 2, 2), AXES)
 BLOCKS = {
     "tan": (functools.partial(tan.init, temporal_aligner.PRESETS["tan"]), temporal_aligner.RULES),
     "mptva": (functools.partial(tan.init, temporal_aligner.PRESETS["mptva"]), temporal_aligner.RULES),
     "xclip": (functools.partial(xclip.init, xclip_nn.XClipConfig()), xclip_nn.RULES),
-    "groupvit": (functools.partial(groupvit.init, groupvit_nn.GroupVitConfig()), groupvit_nn.RULES),
 }
 
 

@@ -107,7 +107,6 @@ BY_SETTINGS = (
 BY_NAMES = (
     _family("tan", "TAN, the temporal alignment network (also of MPTVA): video and sentences to times"),
     _family("xclip", "X-CLIP: the released .pth, or Hugging Face's layout"),
-    _family("groupvit", "GroupViT: the released .pth, or Hugging Face's layout"),
     _family("clip", "CLIP in Hugging Face's, OpenAI's or open_clip's layout"),
 )
 FAMILIES = {layout.name: layout for layout in (*BY_SETTINGS, *BY_NAMES)}

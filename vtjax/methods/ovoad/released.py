@@ -12,8 +12,8 @@ from typing import Any
 from vtjax.config import from_dict, to_dict
 from vtjax.errors import VtjaxError
 from vtjax.methods.ovoad.config import OvoadConfig, OvoadModelConfig, OvoadTextConfig
-from vtjax.nn.clip import ClipConfig
-from vtjax.weights import groupvit, tables
+from vtjax.nn.clip import ClipConfig, TextConfig
+from vtjax.weights import tables
 from vtjax.weights.layout import Loaded, Options
 from vtjax.weights.source import Source
 
@@ -21,6 +21,17 @@ MARKER = "img_encoder.layers.1.group_token"
 VISION = "a copy of CLIP's vision tower; frame features come from their own encoder here"
 NEAR = 8
 _NO_PARAMETERS = ((r"img_encoder\.vision_backbone\.(?!.*adaptmlp).+", VISION),)
+
+
+# A block's modules, query, key and value in one.
+_BLOCK = {
+    "norm1": "norm1",
+    "attn.qkv": ("attention/query", "attention/key", "attention/value"),
+    "attn.proj": "attention/out",
+    "norm2": "norm2",
+    "mlp.fc1": "ffn/up",
+    "mlp.fc2": "ffn/down",
+}
 
 
 def published_names(names: Sequence[str], where: str = "checkpoint") -> tuple[str, dict[str, str], dict[str, str]]:
@@ -60,13 +71,56 @@ def config_from_tensors(
             project_hidden=hidden,
             joint_width=joint,
         )
-        text = groupvit.released_text_config(shapes)
+        text = _text_config(shapes)
         space = "eot" if shapes["saliency_projector"][1] == text.width else "projected"
         embed_dim = shapes["text_encoder.text_projection"][1]
     except (KeyError, ValueError, IndexError) as error:
         raise VtjaxError(f"{where}: no tensor {error}, so not an OV-OAD") from error
     method = OvoadConfig(model=model, text=OvoadTextConfig(adapter=adapter, current_space=space))
     return method, ClipConfig(embed_dim, text=text)
+
+
+def _text_config(shapes: Mapping[str, tuple[int, ...]]) -> TextConfig:
+    """Sizes of the text tower; heads are 64 wide.
+
+    Raises:
+      KeyError: a tensor is missing that a size is read from.
+    """
+    vocab, width = shapes["text_encoder.token_embedding.weight"]
+    return TextConfig(
+        vocab_size=vocab,
+        context_length=shapes["text_encoder.positional_embedding"][0],
+        width=width,
+        layers=tables.count(shapes, r"text_encoder\.transformer\.resblocks\.(\d+)\."),
+        heads=max(1, width // 64),
+        mlp_width=shapes["text_encoder.transformer.resblocks.0.mlp.c_fc.weight"][0],
+    )
+
+
+def _cross_attention() -> dict[str, str]:
+    """Names of a `CrossAttentionBlock`."""
+    names = {f"attn.{n[0]}_proj": f"attention/{n}" for n in ("query", "key", "value")}
+    ffn = {"mlp.fc1": "ffn/up", "mlp.fc2": "ffn/down"}
+    return names | {"attn.proj": "attention/out", "norm2": "norm2", "norm_post": "norm_post"} | ffn
+
+
+def _grouping(ours: str, theirs: str) -> Iterator[tables.Entry]:
+    """Entries of a `GroupingBlock`."""
+    norms = {n: n for n in ("norm_tokens", "norm_post_tokens", "norm_x", "norm_new_x")}
+    mix = {"mlp_inter.fc1": "mix/up", "mlp_inter.fc2": "mix/down"}
+    assign = {f"assign.{n[0]}_proj": f"assign/{n}" for n in ("query", "key", "value")} | {"assign.proj": "assign/out"}
+    channels = {"mlp_channels.fc1": "ffn/up", "mlp_channels.fc2": "ffn/down"}
+    yield from tables.modules(ours, theirs, norms | mix | assign | channels)
+    yield from tables.modules(f"{ours}pre_assign/", f"{theirs}pre_assign_attn.", _cross_attention())
+
+
+def _text(ours: str, layers: int) -> Iterator[tables.Entry]:
+    """The text tower's names, which are CLIP's below "text_encoder."."""
+    yield tables.same(f"{ours}token_embedding/embedding", "text_encoder.token_embedding.weight")
+    yield tables.same(f"{ours}position_embedding", "text_encoder.positional_embedding")
+    inner = "text_encoder.transformer.resblocks.{i}."
+    yield from tables.layers(f"{ours}transformer/", inner, layers, tables.OPENAI_LAYER)
+    yield from tables.modules(ours, "text_encoder.", {"ln_final": "final_norm"})
 
 
 def entries(config: OvoadConfig, sizes: ClipConfig) -> Iterator[tables.Entry]:
@@ -86,17 +140,17 @@ def entries(config: OvoadConfig, sizes: ClipConfig) -> Iterator[tables.Entry]:
     for i, (ours, depth) in enumerate(stages):
         for j in range(depth):
             theirs = f"img_encoder.layers.{i}.blocks.{j}."
-            yield from tables.modules(f"visual/{ours}_{j}/", theirs, groupvit.BLOCK)
+            yield from tables.modules(f"visual/{ours}_{j}/", theirs, _BLOCK)
     if model.dntr == "encoder_xattn":
         branch = "img_encoder.layers.0.long_short_xattn."
-        yield from tables.modules("visual/current_attention/", branch, groupvit.cross_attention())
+        yield from tables.modules("visual/current_attention/", branch, _cross_attention())
     yield tables.Entry(MARKER, ("visual/group_token",), "lead")
-    yield from groupvit.grouping("visual/unit/", "img_encoder.layers.1.downsample.")
+    yield from _grouping("visual/unit/", "img_encoder.layers.1.downsample.")
     yield from tables.modules("visual/", "img_encoder.", {"norm": "norm"})
     for ours, theirs in (("visual_projector/", "img_projector."), ("text_projector/", "text_projector.")):
         names = {"linear_hidden.0": "hidden", "linear_hidden.1": "norm", "linear_out": "out"}
         yield from tables.modules(ours, theirs, names)
-    yield from groupvit.released_text("text/", sizes.text.layers)
+    yield from _text("text/", sizes.text.layers)
     yield tables.same("text/projection/kernel", "text_encoder.text_projection")
     for i in range(sizes.text.layers if config.text.adapter else 0):
         ours, theirs = f"text/transformer/layer_{i}/parallel_adapter/", f"text_encoder.transformer.resblocks.{i}."
@@ -124,7 +178,8 @@ def init(config: OvoadConfig, sizes: ClipConfig) -> dict[str, Any]:
 
 def detect(source: Source) -> bool:
     """Whether its tensors have the names of a grouping encoder over frames, and not over image patches (GroupViT)."""
-    return any(name.endswith(MARKER) for name in source.names) and not groupvit.detect(source)
+    patches = any(name.endswith("img_encoder.patch_embed.proj.weight") for name in source.names)
+    return any(name.endswith(MARKER) for name in source.names) and not patches
 
 
 def load(source: Source, options: Options) -> Loaded:

@@ -1,18 +1,15 @@
-"""GroupViT's and OV-OAD's released names as ovoad.md section 10 lists them, both ways, and what does not fit. (Numbers:
-tests/parity/test_groupvit.py against transformers, tests/parity/test_ovoad.py against the sheet.)"""
+"""OV-OAD's released names, both ways, and what does not fit. (Numbers: tests/parity/test_ovoad.py.)"""
 
 import jax
 import numpy as np
 import pytest
-from converting import same, torch_file
+from converting import convert, same, torch_file  # noqa: F401  a fixture
 
 from vtjax.errors import VtjaxError
 from vtjax.methods.ovoad import released as ovoad
 from vtjax.methods.ovoad.config import OvoadModelConfig
-from vtjax.nn.groupvit import GroupVitConfig
 from vtjax.training.checkpoint import load_params
-from vtjax.trees import flatten
-from vtjax.weights import groupvit, tables
+from vtjax.weights import tables
 from vtjax.weights.safetensors_io import SafetensorsReader, write_safetensors
 
 W, T = 64, 64  # widths of the visual and of the text transformer
@@ -77,26 +74,6 @@ def released_ovoad():
     return random(shapes | {"logit_scale": (), "multi_label_logit_scale": ()})
 
 
-def released_groupvit():
-    shapes = {"img_encoder.patch_embed.proj.weight": (W, 3, 4, 4), "img_encoder.patch_embed.proj.bias": (W,)}
-    shapes |= norm("img_encoder.patch_embed.norm") | {"img_encoder.pos_embed": (1, 9, W)} | norm("img_encoder.norm")
-    for stage, depth in enumerate((2, 1, 1)):
-        for i in range(depth):
-            shapes |= block(f"img_encoder.layers.{stage}.blocks.{i}")
-    for stage, (tokens, groups) in enumerate(((6, 6), (3, 3))):
-        shapes |= {f"img_encoder.layers.{stage}.group_token": (1, tokens, W)}
-        shapes |= grouping(f"img_encoder.layers.{stage}.downsample", tokens, groups)
-    shapes |= norm("img_encoder.layers.1.group_projector.0")
-    shapes |= linear("img_encoder.layers.1.group_projector.1.fc1", W // 2, 6)
-    shapes |= linear("img_encoder.layers.1.group_projector.1.fc2", 3, W // 2)
-    for side, width in (("img", W), ("text", T)):
-        hidden = f"{side}_projector.linear_hidden"
-        shapes |= {f"{hidden}.0.weight": (48, width, 1), f"{hidden}.0.bias": (48,)} | norm(f"{hidden}.1", 48)
-        shapes |= {f"{hidden}.1.running_mean": (48,), f"{hidden}.1.running_var": (48,)}
-        shapes |= {f"{side}_projector.linear_out.weight": (10, 48, 1), f"{side}_projector.linear_out.bias": (10,)}
-    return random(shapes | text() | {"logit_scale": ()})
-
-
 def random(shapes):
     rng = np.random.default_rng(0)
     return {name: np.asarray(rng.standard_normal(shape), np.float32) for name, shape in shapes.items()}
@@ -152,41 +129,6 @@ def test_variants_without_released_names_and_misfits(convert, tmp_path):
     write_safetensors(tmp_path / "a.safetensors", own | {extra: lost})
     status, printed = convert(f"--from={tmp_path / 'a.safetensors'}", f"--to={tmp_path / 'ours'}")
     assert status == 2 and "1 missing, 1 unused" in printed and extra in printed, printed
-
-
-def test_groupvit_there_and_back(convert, tmp_path):
-    own = released_groupvit()
-    beside = {"multi_label_logit_scale": np.ones((), np.float32)}
-    for side in ("img", "text"):
-        beside[f"{side}_projector.linear_hidden.1.num_batches_tracked"] = np.ones((), np.float32)
-    torch_file(tmp_path / "group_vit_gcc_yfcc_30e.pth", own | beside)
-    status, printed = convert(f"--from={tmp_path / 'group_vit_gcc_yfcc_30e.pth'}", f"--to={tmp_path / 'ours'}")
-    assert status == 0 and printed.startswith("groupvit from"), printed
-    assert f"{len(own)} tensors matched, 0 missing, 0 unused, 0 mis-shaped" in printed
-    assert f"left out, {groupvit.LOSS}: multi_label_logit_scale" in printed and groupvit.COUNTER in printed
-    assert convert(f"--from={tmp_path / 'ours'}", f"--to={tmp_path / 'back'}", "--reverse")[0] == 0
-    same(dict(SafetensorsReader(tmp_path / "back")), own)
-
-
-def test_groupvits_layouts_agree():
-    own = released_groupvit()
-    config = groupvit.config_from_tensors({n: x.shape for n, x in own.items()})
-    assert (config.depths, config.group_tokens, config.groups) == ((2, 1, 1), (6, 3, 0), (6, 3, 0))
-    assert (config.image_size, config.patch_size, config.embed_dim, config.heads) == (12, 4, 10, 1)
-    assert groupvit.config_from_hf(groupvit.config_to_hf(config, 1.0)) == config
-    shapes = tables.shapes_of(jax.eval_shape(lambda: groupvit.init(config)))
-    for layout in groupvit.LAYOUTS:
-        assert sorted(n for e in groupvit.entries(config, layout) for n in e.ours) == sorted(flatten(shapes))
-    params, _ = tables.read(list(groupvit.entries(config, "released")), shapes, own)
-    hf = tables.write(list(groupvit.entries(config, "hf")), shapes, params)
-    same(tables.read(list(groupvit.entries(config, "hf")), shapes, hf)[0], params)
-    assert groupvit.config_from_hf({"model_type": "groupvit"}) == GroupVitConfig()
-    with pytest.raises(VtjaxError, match="assign_eps 0.5 is not supported"):
-        groupvit.config_from_hf({"model_type": "groupvit", "vision_config": {"assign_eps": 0.5}})
-    with pytest.raises(VtjaxError, match="intermediate_size 100 is not supported; expected 4 times 384"):
-        groupvit.config_from_hf({"model_type": "groupvit", "vision_config": {"intermediate_size": 100}})
-    with pytest.raises(VtjaxError, match="differ in length"):
-        GroupVitConfig(depths=(6, 3))
 
 
 def test_a_trained_run_goes_back_to_the_released_names(convert, tmp_path):
