@@ -7,8 +7,19 @@ import pathlib
 import time
 from collections.abc import Iterator, Sequence
 
+from vtjax.data.motion.clip import FPS, MotionClip
 from vtjax.data.motion.event_sources import INDICES, EventSource, is_generator, written_folder
+from vtjax.data.motion.features import features_to_joints
+from vtjax.data.motion.sources import assign_splits, mirrored, source_clips, to_source
+from vtjax.data.motion.stitched_pairs import Source, clause_of, make_pairs
+from vtjax.data.motion.store import MotionStore, write_store
+from vtjax.data.motion.validate import check_features
 from vtjax.data.options import flag, from_flags
+from vtjax.data.readers.bvh import read_bvh
+from vtjax.data.readers.coverage import Coverage
+from vtjax.data.readers.humanml3d import SPLITS, read_humanml3d, read_split
+from vtjax.data.readers.joint_arrays import read_joint_arrays
+from vtjax.data.readers.tmr_annotations import read_tmr
 from vtjax.errors import Problems, VtjaxError
 
 FORMATS = ("auto", "bvh", "joints", "humanml3d", "tmr")
@@ -144,32 +155,11 @@ def detect_format(path: pathlib.Path) -> str:
 
 def prepare(options: Options) -> Summary:
     """Reads every input and writes the store. Raises VtjaxError where nothing is usable, or on anything if strict."""
-    from vtjax.data.motion.store import MotionStore, write_store
-
     start = time.monotonic()
-    summary = Summary(options.output)
-    formats = {name: options.format if options.format != "auto" else detect_format(pathlib.Path(name))
-               for name in options.input}  # fmt: skip
-    if len({f in ANNOTATED for f in formats.values()}) > 1:
-        raise VtjaxError("layouts with their own split files cannot be prepared together with bare joints")
-    annotated = formats[options.input[0]] in ANNOTATED
-    if annotated and options.mirror:
-        raise VtjaxError("--mirror: HumanML3D and TMR folders already hold mirrored ids (M...)")
-    splits: dict[str, str] = {}
-    subsets: dict[str, list[str]] = {}
+    run = _Run(options)
+    summary = run.summary
     meta: dict[str, object] = {}
-    events, written = _event_source(formats, options, summary)
-    clips = _annotated_clips(formats, options, events, summary, splits, subsets) if annotated else None
-    if clips is None or options.stitch_pairs:
-        sources = _sources_of(clips, splits, summary) if annotated else _read_sources(formats, options, summary)
-        clips = (
-            _pairs(sources, options, events, summary, splits)
-            if options.stitch_pairs
-            else _clips(sources, options, events, splits)
-        )
-        subsets = {}
-    if options.mirror:
-        clips = _with_mirrored(clips, splits)
+    clips = run.clips()
 
     def finished() -> Iterator:
         yield from _progress(clips, "features")
@@ -186,33 +176,13 @@ def prepare(options: Options) -> Summary:
         )
 
     summary.meta = write_store(
-        options.output, finished(), meta=meta, splits=splits, subsets=subsets, overwrite=options.overwrite
+        options.output, finished(), meta=meta, splits=run.splits, subsets=run.subsets, overwrite=options.overwrite
     )
     summary.splits = MotionStore(options.output).splits
-    if written is not None:
-        summary.note(f"event files written to {written}", events.write(written))
+    if run.written is not None:
+        summary.note(f"event files written to {run.written}", run.events.write(run.written))
     summary.seconds = time.monotonic() - start
     return summary
-
-
-def _event_source(
-    formats: dict[str, str], options: Options, summary: Summary
-) -> tuple[EventSource, pathlib.Path | None]:
-    """What gives captions their events, and the folder that event files are written to. Raises VtjaxError on flags
-    that do not go together."""
-    choice = options.events
-    if options.event_index == "filtered" and set(formats.values()) != {"tmr"}:
-        raise VtjaxError("--event_index=filtered repeats what the released code does with TMR's annotations.json")
-    if options.stitch_pairs:
-        if choice not in ("rules", "none"):
-            raise VtjaxError(f"--events={choice}: stitched pairs know their events; leave --events out")
-        choice = "none"
-    elif options.write_events and choice == "none":
-        raise VtjaxError("--write_events: there are no events to write with --events=none")
-    if is_generator(choice) and not options.events_cache and not choice.startswith("cache:"):
-        summary.note("the text generator's answers are not kept; --events_cache=FILE.jsonl keeps them for the next run")
-    source = EventSource(choice, summary.problems, cache=options.events_cache, index=options.event_index)
-    return source, written_folder(options.write_events, options.overwrite) if options.write_events else None
 
 
 def _progress(items, name: str):
@@ -221,123 +191,145 @@ def _progress(items, name: str):
     return tqdm(items, desc=name, unit=" clips", mininterval=1.0, disable=None)
 
 
-def _read_sources(formats: dict[str, str], options: Options, summary: Summary) -> list:
-    """Every usable motion of bare-joint inputs as a Source with its split."""
-    from vtjax.data.motion.sources import assign_splits, to_source
-    from vtjax.data.readers.bvh import read_bvh
-    from vtjax.data.readers.joint_arrays import read_joint_arrays
+class _Run:
+    """One run of `prepare`. splits: key -> split of every clip so far. subsets: further lists of keys by name.
 
-    sources = []
-    for name, kind in formats.items():
-        common = {"captions": options.captions, "problems": summary.problems}
-        raws = read_bvh(name, **common) if kind == "bvh" else read_joint_arrays(name, fps=options.fps, **common)
-        for raw in _progress(raws, f"reading {name}"):
-            summary.read += 1
-            source, note = to_source(raw, options, summary.problems)
-            if source is not None:
-                sources.append(source)
-                if note:
-                    summary.note(note)
-    summary.usable = len(sources)
-    if not sources:
-        raise VtjaxError(f"nothing usable in {', '.join(formats)}\n{summary}")
-    silent = sum(not s.captions for s in sources)
-    if silent:
-        summary.note("motions without any caption: they can be searched, not trained on", silent)
-    # Pairs need both sides, and a label's only source has to be trained on; windows follow their source.
-    return assign_splits(sources, options.split_by, options.holdout, options.validation, options.seed)
+    formats: layout of every input. events: what gives captions their events. written: the folder that event files are
+    written to, None for none. Raises VtjaxError on options that do not go together.
+    """
 
+    def __init__(self, options: Options):
+        self.options, self.summary = options, Summary(options.output)
+        self.splits: dict[str, str] = {}
+        self.subsets: dict[str, list[str]] = {}
+        self.formats = {name: options.format if options.format != "auto" else detect_format(pathlib.Path(name))
+                        for name in options.input}  # fmt: skip
+        if len({f in ANNOTATED for f in self.formats.values()}) > 1:
+            raise VtjaxError("layouts with their own split files cannot be prepared together with bare joints")
+        self.annotated = self.formats[options.input[0]] in ANNOTATED
+        if self.annotated and options.mirror:
+            raise VtjaxError("--mirror: HumanML3D and TMR folders already hold mirrored ids (M...)")
+        choice = options.events
+        if options.event_index == "filtered" and set(self.formats.values()) != {"tmr"}:
+            raise VtjaxError("--event_index=filtered repeats what the released code does with TMR's annotations.json")
+        if options.stitch_pairs:
+            if choice not in ("rules", "none"):
+                raise VtjaxError(f"--events={choice}: stitched pairs know their events; leave --events out")
+            choice = "none"
+        elif options.write_events and choice == "none":
+            raise VtjaxError("--write_events: there are no events to write with --events=none")
+        if is_generator(choice) and not options.events_cache and not choice.startswith("cache:"):
+            remedy = "--events_cache=FILE.jsonl keeps them for the next run"
+            self.summary.note(f"the text generator's answers are not kept; {remedy}")
+        index, cache = options.event_index, options.events_cache
+        self.events = EventSource(choice, self.summary.problems, cache=cache, index=index)
+        self.written = written_folder(options.write_events, options.overwrite) if options.write_events else None
 
-def _clips(sources: Sequence, options: Options, events: EventSource, splits: dict[str, str]) -> Iterator:
-    from vtjax.data.motion.sources import source_clips
+    def clips(self) -> Iterator[MotionClip]:
+        """Yields what is to be stored."""
+        clips = self._annotated_clips() if self.annotated else None
+        if clips is None or self.options.stitch_pairs:
+            sources = self._read_sources() if clips is None else self._sources_of(clips)
+            clips = self._pairs(sources) if self.options.stitch_pairs else self._clips(sources)
+            self.subsets.clear()
+        return self._with_mirrored(clips) if self.options.mirror else clips
 
-    for source in sources:
-        source = dataclasses.replace(source, captions=events.attach(source.key, source.captions))
-        for clip in source_clips(source, options.window_seconds, options.max_frames):
-            splits[clip.key] = source.split
-            yield clip
+    def _read_sources(self) -> list[Source]:
+        """Every usable motion of bare-joint inputs as a Source with its split."""
+        sources, options, summary = [], self.options, self.summary
+        for name, kind in self.formats.items():
+            common = {"captions": options.captions, "problems": summary.problems}
+            raws = read_bvh(name, **common) if kind == "bvh" else read_joint_arrays(name, fps=options.fps, **common)
+            for raw in _progress(raws, f"reading {name}"):
+                summary.read += 1
+                source, note = to_source(raw, self.options, summary.problems)
+                if source is not None:
+                    sources.append(source)
+                    if note:
+                        summary.note(note)
+        summary.usable = len(sources)
+        if not sources:
+            raise VtjaxError(f"nothing usable in {', '.join(self.formats)}\n{summary}")
+        silent = sum(not s.captions for s in sources)
+        if silent:
+            summary.note("motions without any caption: they can be searched, not trained on", silent)
+        # Pairs need both sides, and a label's only source has to be trained on; windows follow their source.
+        return assign_splits(sources, options.split_by, options.holdout, options.validation, options.seed)
 
-
-def _pairs(sources: Sequence, options: Options, events: EventSource, summary: Summary, splits) -> Iterator:
-    """Pairs within each split: the test's share of them is the holdout, the validation's its own."""
-    from vtjax.data.motion.clip import FPS
-    from vtjax.data.motion.stitched_pairs import make_pairs
-
-    frames = tuple(max(2, round(s * FPS)) for s in options.segment_seconds)
-    present = {s.split for s in sources}
-    shares = {"test": options.holdout if "test" in present else 0, "val": options.validation if "val" in present else 0}
-    counts = {name: round(options.stitch_pairs * share) for name, share in shares.items()}
-    counts = {"train": options.stitch_pairs - sum(counts.values()), **counts}
-    for source in sources:
-        if not source.clause:
-            summary.problems.add(source.key, "no caption to make a pair's sentence of")
-    for split, count in counts.items():
-        if count:
-            own = [s for s in sources if s.split == split]
-            summary.note(f"{split} pairs are made of {len(own)} source motions, none of them in another split", count)
-            for clip in make_pairs(own, count, seed=options.seed, segment_frames=frames, blend=options.blend):
-                splits[clip.key] = split
-                events.remember(clip.key, clip.captions)
+    def _clips(self, sources: Sequence[Source]) -> Iterator[MotionClip]:
+        for source in sources:
+            source = dataclasses.replace(source, captions=self.events.attach(source.key, source.captions))
+            for clip in source_clips(source, self.options.window_seconds, self.options.max_frames):
+                self.splits[clip.key] = source.split
                 yield clip
 
+    def _pairs(self, sources: Sequence[Source]) -> Iterator[MotionClip]:
+        """Pairs within each split: the test's share of them is the holdout, the validation's its own."""
+        options, summary = self.options, self.summary
+        frames = tuple(max(2, round(s * FPS)) for s in options.segment_seconds)
+        present = {s.split for s in sources}
+        shares = {"test": options.holdout, "val": options.validation}
+        counts = {name: round(options.stitch_pairs * share) if name in present else 0 for name, share in shares.items()}
+        counts = {"train": options.stitch_pairs - sum(counts.values()), **counts}
+        for source in sources:
+            if not source.clause:
+                summary.problems.add(source.key, "no caption to make a pair's sentence of")
+        for split, count in counts.items():
+            if count:
+                part = [s for s in sources if s.split == split]
+                text = f"{split} pairs are made of {len(part)} source motions, none of them in another split"
+                summary.note(text, count)
+                for clip in make_pairs(part, count, seed=options.seed, segment_frames=frames, blend=options.blend):
+                    self.splits[clip.key] = split
+                    self.events.remember(clip.key, clip.captions)
+                    yield clip
 
-def _with_mirrored(clips: Iterator, splits: dict[str, str]) -> Iterator:
-    """Every clip, and after each training clip its mirrored twin."""
-    from vtjax.data.motion.sources import mirrored
+    def _with_mirrored(self, clips: Iterator[MotionClip]) -> Iterator[MotionClip]:
+        """Every clip, and after each training clip its mirrored twin."""
+        for clip in clips:
+            yield clip
+            if self.splits.get(clip.key) == "train":
+                twin = mirrored(clip)
+                self.splits[twin.key] = "train"
+                yield twin
 
-    for clip in clips:
-        yield clip
-        if splits.get(clip.key) == "train":
-            twin = mirrored(clip)
-            splits[twin.key] = "train"
-            yield twin
+    def _annotated_clips(self) -> Iterator[MotionClip]:
+        """Clips of HumanML3D and TMR folders, with coverage per split noted; fills splits and subsets."""
+        options, summary = self.options, self.summary
+        limits = {"min_frames": options.min_frames, "max_frames": options.max_frames}
+        for name, kind in self.formats.items():
+            root = pathlib.Path(name)
+            root = root.parent if root.is_file() else root
+            listed = [s for s in SPLITS if (root / f"{s}.txt").is_file()]
+            if not listed:
+                raise VtjaxError(f"{root}: no split files; at least one of train.txt, val.txt and test.txt is expected")
+            if (root / "nsim_test.txt").is_file():
+                self.subsets["nsim_test"] = read_split(root / "nsim_test.txt")
+            for split in listed:
+                coverage = Coverage(split)
+                common = {"problems": summary.problems, "coverage": coverage}
+                if kind == "humanml3d":
+                    clips = read_humanml3d(root, split, **common)
+                else:
+                    clips = read_tmr(root, split, features=options.features, **common)
+                for clip in clips:
+                    if not check_features(clip.features, clip.key, problems=summary.problems, **limits):
+                        continue
+                    self.splits[clip.key] = split
+                    summary.usable += 1
+                    yield dataclasses.replace(clip, captions=self.events.attach(clip.key, clip.captions))
+                summary.read += coverage.listed
+                summary.note(coverage.report())
 
-
-def _annotated_clips(formats, options, events, summary, splits, subsets) -> Iterator:
-    """Clips of HumanML3D and TMR folders, with coverage per split noted; fills splits and subsets."""
-    from vtjax.data.motion.validate import check_features
-    from vtjax.data.readers.humanml3d import SPLITS, Coverage, read_humanml3d, read_split
-    from vtjax.data.readers.tmr_annotations import read_tmr
-
-    for name, kind in formats.items():
-        root = pathlib.Path(name)
-        root = root.parent if root.is_file() else root
-        found = [s for s in SPLITS if (root / f"{s}.txt").is_file()]
-        if not found:
-            raise VtjaxError(f"{root}: no split files; at least one of train.txt, val.txt and test.txt is expected")
-        if (root / "nsim_test.txt").is_file():
-            subsets["nsim_test"] = read_split(root / "nsim_test.txt")
-        for split in found:
-            coverage = Coverage(split)
-            common = {"problems": summary.problems, "coverage": coverage}
-            reader = (
-                read_humanml3d(root, split, **common)
-                if kind == "humanml3d"
-                else read_tmr(root, split, features=options.features, **common)
-            )
-            for clip in reader:
-                limits = {"min_frames": options.min_frames, "max_frames": options.max_frames}
-                if not check_features(clip.features, clip.key, problems=summary.problems, **limits):
-                    continue
-                splits[clip.key] = split
-                summary.usable += 1
-                yield dataclasses.replace(clip, captions=events.attach(clip.key, clip.captions))
-            summary.read += coverage.listed
-            summary.note(coverage.report())
-
-
-def _sources_of(clips: Iterator, splits: dict[str, str], summary: Summary) -> list:
-    """Clips of features as sources of stitched pairs: the whole clip and its first whole-clip caption."""
-    from vtjax.data.motion.features import features_to_joints
-    from vtjax.data.motion.stitched_pairs import Source, clause_of
-
-    sources = []
-    for clip in clips:
-        whole = [c for c in clip.captions if c.start is None]
-        clause = clause_of(whole[0].text) if whole else ""
-        joints = features_to_joints(clip.features, last_frame=True)
-        sources.append(Source(clip.key, joints, clip.captions, "", clause, splits[clip.key]))
-    if not sources:
-        raise VtjaxError(f"nothing usable\n{summary}")
-    splits.clear()
-    return sources
+    def _sources_of(self, clips: Iterator[MotionClip]) -> list[Source]:
+        """Clips of features as sources of stitched pairs: the whole clip and its first whole-clip caption."""
+        sources = []
+        for clip in clips:
+            whole = [c for c in clip.captions if c.start is None]
+            clause = clause_of(whole[0].text) if whole else ""
+            joints = features_to_joints(clip.features, last_frame=True)
+            sources.append(Source(clip.key, joints, clip.captions, "", clause, self.splits[clip.key]))
+        if not sources:
+            raise VtjaxError(f"nothing usable\n{self.summary}")
+        self.splits.clear()
+        return sources

@@ -11,6 +11,8 @@ import numpy as np
 
 from vtjax.data.motion import joint_map
 from vtjax.data.motion.clip import FPS, Caption, MotionClip
+from vtjax.data.motion.features import joints_to_features, preprocess_joints
+from vtjax.data.motion.mirror import mirror_features, mirror_text
 from vtjax.data.motion.resample import resample
 from vtjax.data.motion.stitched_pairs import Source, clause_of
 from vtjax.data.motion.validate import check_joints, guess_unit, scale_warning
@@ -52,8 +54,6 @@ def to_source(raw: RawMotion, options, problems: Problems) -> tuple[Source | Non
 
 def _computable(joints: np.ndarray, where: str, problems: Problems) -> bool:
     """False, and counted, where features cannot be computed (coinciding joints, no facing direction)."""
-    from vtjax.data.motion.features import preprocess_joints
-
     try:
         preprocess_joints(joints)
     except VtjaxError as error:
@@ -126,8 +126,6 @@ def source_clips(
 ) -> Iterator[MotionClip]:
     """The clip of a source, or its even windows "key_w0", "key_w1" of at most `window_seconds`, which share its
     captions. max_frames: longer ones are cut too."""
-    from vtjax.data.motion.features import joints_to_features
-
     rows = len(source.joints) - 1
     limit = min(int(window_seconds * FPS) or rows, max_frames or rows)
     parts = math.ceil(rows / limit)
@@ -139,21 +137,15 @@ def source_clips(
 
 def mirrored(clip: MotionClip) -> MotionClip:
     """The left-right mirrored twin "M<key>": features, captions, events and swapped motion."""
-    from vtjax.data.motion.mirror import mirror_features, mirror_text
 
-    captions = tuple(
-        dataclasses.replace(
-            c,
-            text=mirror_text(c.text),
-            events=tuple(map(mirror_text, c.events)),
-            sequence=mirror_text(c.sequence),
-        )
-        for c in clip.captions
-    )
+    def caption(c: Caption) -> Caption:
+        events = tuple(map(mirror_text, c.events))
+        return dataclasses.replace(c, text=mirror_text(c.text), events=events, sequence=mirror_text(c.sequence))
+
     return dataclasses.replace(
         clip,
         key=f"M{clip.key}",
         features=mirror_features(clip.features),
-        captions=captions,
+        captions=tuple(map(caption, clip.captions)),
         swapped=None if clip.swapped is None else mirror_features(clip.swapped),
     )

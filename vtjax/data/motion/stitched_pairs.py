@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from vtjax.data.motion.clip import Caption, MotionClip
+from vtjax.data.motion.features import joints_to_features, preprocess_joints
+from vtjax.data.motion.stitch import stitch
 from vtjax.data.readers.captions import as_caption
 from vtjax.errors import VtjaxError
 
@@ -60,9 +62,6 @@ def make_pairs(
     Pair i is a function of (seed, i, the sources' keys). Its key is "first+second#i". Raises VtjaxError where fewer
     than two labels have a clause.
     """
-    from vtjax.data.motion.features import joints_to_features, preprocess_joints
-    from vtjax.data.motion.stitch import stitch
-
     by_label: dict[str, list[Source]] = {}
     for source in sorted(sources, key=lambda s: s.key):
         if source.clause:
