@@ -2,15 +2,13 @@
 
 import itertools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
 
 from vtjax.config import Loader
 from vtjax.errors import VtjaxError
-from vtjax.training.pipeline import eval_batches, train_batches
+from vtjax.training.pipeline import train_batches
 
 COUNT, BATCH = 11, 4  # batches run across epoch ends
 
@@ -100,13 +98,3 @@ def test_errors_in_worker_processes_are_the_users_too():
 def test_no_data_is_an_error():
     with pytest.raises(VtjaxError, match="training data is empty"):
         batches(1, count=0)
-
-
-def test_eval_batches_fill_up_the_last_and_say_how_much_is_real():
-    rows = [{"a": np.full(2, i, np.float32)} for i in range(5)]
-    got = list(eval_batches(rows, 3))
-    assert [real for _, real in got] == [3, 2] and all(b["a"].shape == (3, 2) for b, _ in got)
-    np.testing.assert_array_equal(np.concatenate([b["a"][:real] for b, real in got])[:, 0], np.arange(5))
-    assert jnp.asarray(got[1][0]["a"])[2, 0] == 3  # a real row, not zeros
-    assert list(eval_batches([], 3)) == []
-    assert jax.tree.structure(got[0][0]) == jax.tree.structure(got[1][0])

@@ -94,14 +94,3 @@ def train_batches(
         ahead = max(1, loader.prefetch)
         data = data.mp_prefetch(grain.MultiprocessingOptions(loader.workers, per_worker_buffer_size=ahead))
     return iter(data)
-
-
-def eval_batches(
-    examples: Sequence[Mapping[str, np.ndarray]], batch_size: int
-) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-    """(batch, number of real rows) in order; the last batch is filled up with its first row, for static shapes."""
-    for begin in range(0, len(examples), batch_size):
-        rows = list(examples[begin : begin + batch_size])
-        real = len(rows)
-        rows += [rows[0]] * (batch_size - real)
-        yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}, real

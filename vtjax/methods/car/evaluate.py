@@ -172,9 +172,8 @@ def _prior_scores(
     fit_on = orders.order_items([str(i) for i in range(len(captions))], [data.events_of(c) for c in captions])
     if len(fit_on) < 10:
         return None, None
-    scorer = blind.fit_blind(fit_on)
-    true = scorer.scores([item.events for item in tests.items])
-    wrong = scorer.scores([[item.events[i] for i in tests.orders[item.key]] for item in tests.items])
+    scores = car.score_blind(tests.items, blind.fit_blind(fit_on).scores, tests.orders)
+    true, wrong = scores.true, scores.wrong
     if kept is not None:
         buffer = io.BytesIO()
         np.savez(buffer, true=true, wrong=wrong)

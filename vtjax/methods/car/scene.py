@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Sequence
 
 import numpy as np
 
 from vtjax.report.markup import Markup, escape
-from vtjax.report.style import COLOURS, colour
+from vtjax.report.style import colour
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,38 +105,3 @@ def wrap_svg(content: str, width: float, height: float, label: str) -> Markup:
         f'height="{height:g}" role="img" aria-label="{escape(label)}" fill="none" stroke-linecap="round" '
         f'stroke-linejoin="round" font-family="system-ui,sans-serif">{content}</svg>'
     )
-
-
-def to_png(shapes: Sequence[Shape], width: float, height: float, scale: float = 2.0) -> bytes:
-    """PNG of width*scale x height*scale pixels, light colours."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Ellipse, Polygon, Rectangle
-
-    figure = Figure(figsize=(width / 72, height / 72), dpi=72 * scale)
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, width), ylim=(height, 0))
-    axes.axis("off")
-    figure.set_facecolor(COLOURS["panel"][0])
-    for s in shapes:
-        paint = COLOURS[s.colour][0]
-        match s:
-            case Line():
-                axes.plot(
-                    *np.asarray(s.points).T, color=paint, linewidth=s.width, alpha=s.opacity,
-                    solid_capstyle="round", solid_joinstyle="round",
-                )  # fmt: skip
-            case Area():
-                axes.add_patch(Polygon(np.asarray(s.points), color=paint, alpha=s.opacity, linewidth=0))
-            case Dot():
-                size = (2 * s.radius, 2 * s.radius * s.squash)
-                axes.add_patch(Ellipse((s.x, s.y), *size, color=paint, alpha=s.opacity, linewidth=0))
-            case Box():
-                axes.add_patch(Rectangle((s.x, s.y), s.width, s.height, color=paint, alpha=s.opacity, linewidth=0))
-            case Word():
-                side = {"start": "left", "middle": "center", "end": "right"}[s.anchor]
-                axes.text(s.x, s.y, s.text, color=paint, fontsize=s.size, ha=side, va="baseline", parse_math=False)
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=72 * scale, facecolor=figure.get_facecolor(), metadata={"Software": None})
-    return out.getvalue()

@@ -10,7 +10,7 @@ from vtjax.data.motion.clip import FEATURES, FPS
 from vtjax.data.motion.features import features_to_joints
 from vtjax.data.motion.skeleton import CHAINS, JOINTS, LEFT, LEFT_HIP, LEFT_SHOULDER, RIGHT, RIGHT_HIP, RIGHT_SHOULDER
 from vtjax.errors import VtjaxError
-from vtjax.methods.car.scene import Area, Box, Dot, Line, Shape, Word, to_png, to_svg, wrap_svg
+from vtjax.methods.car.scene import Area, Box, Dot, Line, Shape, Word, to_svg, wrap_svg
 from vtjax.report.markup import Markup
 from vtjax.report.style import EVENTS, colour
 
@@ -174,23 +174,6 @@ def film_shapes(
 def _ticks(seconds: float) -> list[float]:
     step = next((s for s in (0.25, 0.5, 1, 2, 5, 10, 20, 30, 60) if seconds / s <= 8), 120)
     return [step * i for i in range(int(seconds / step + 1e-6) + 1)]
-
-
-def filmstrip(
-    motion: np.ndarray,
-    poses: int = 11,
-    bounds: Sequence[tuple[int, int]] = (),
-    labels: Sequence[str] = (),
-    fps: float = FPS,
-    scale: float = 2.0,
-) -> bytes:
-    """PNG of a motion [T, 22, 3] (or features [T, 263]): poses side by side along time, left limbs blue, right orange.
-
-    bounds: frame ranges [start, end) of events, drawn as coloured spans with their labels. Raises VtjaxError when the
-    motion or a range is not right.
-    """
-    shapes, height = film_shapes(motion, poses, bounds, labels, fps)
-    return to_png(shapes, WIDTH, height, scale)
 
 
 def filmstrip_svg(
