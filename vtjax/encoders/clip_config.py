@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from vtjax.config import check_choices, check_positive
+from vtjax.config import choice, number, positive, share
 from vtjax.errors import VtjaxError
 
 
@@ -35,42 +35,46 @@ class ClipModelConfig:
     pretrained: str = ""  # a published CLIP (folder, hub id, file, or what vtjax.convert made): sizes and weights
     activation: str = ""  # of `pretrained`, where its file does not say; else "gelu" or "quick_gelu"
     preset: str = ""  # published sizes with random weights: "ViT-B/32", ...; "" is the sizes below
-    embed_dim: int = 128  # of the joint space
+    embed_dim: int = positive(128)  # of the joint space
     vision: VisionSizes = dataclasses.field(default_factory=VisionSizes)
     text: TextSizes = dataclasses.field(default_factory=TextSizes)
     image_size: int = 0  # another size than pretrained's or preset's; its position table is resampled
-    frames: int = 6  # per clip
-    temporal: str = "transformer"  # over frame embeddings, sees their order; mean: the CLIP baseline, which cannot
-    temporal_layers: int = 2  # of the transformer over frames
-    temporal_heads: int = 4  # of its attention
-    freeze: str = "none"  # none | vision | text | both towers; what is frozen has no gradient and no optimizer state
+    frames: int = positive(6)  # per clip
+    # transformer: over frame embeddings, sees their order; mean: the CLIP baseline, which cannot
+    temporal: str = choice("transformer", "mean")
+    temporal_layers: int = positive(2)  # of the transformer over frames
+    temporal_heads: int = positive(4)  # of its attention
+    # Towers without gradient and optimizer state: none | vision | text | both.
+    freeze: str = choice("none", "vision", "text", "both")
     remat: str = "none"  # none | full | dots | dots_no_batch: what a layer keeps for the backward pass (nn/stack.py)
     scan: bool = False  # compile one layer whatever the depth
-    parts: int = 1  # the towers take the batch in so many parts, each again in the backward pass (GradCache, arXiv
-    # 2101.06983): activations of one part in memory, the loss over the whole batch
+    parts: int = positive(1)  # the towers take the batch in so many parts, each again in the backward pass (GradCache,
+    # arXiv 2101.06983): activations of one part in memory, the loss over the whole batch
 
 
 @dataclasses.dataclass
 class ClipTextConfig:
     """Texts to token ids."""
 
-    tokenizer: str = "auto"  # words: a vocabulary from the training texts; clip: byte-level BPE; auto: clip where the
-    # model is published or has published sizes, else words
+    # words: a vocabulary from the training texts; clip: byte-level BPE; auto: clip where the model is published or has
+    # published sizes, else words
+    tokenizer: str = choice("auto", "words", "clip")
     vocabulary: str = ""  # clip: folder, hub id or bpe_simple_vocab_16e6.txt.gz; "" is model.pretrained
-    max_tokens: int = 24  # of words, ends included; clip has the model's own length
-    vocab_size: int = 512  # of words
+    max_tokens: int = number(24, at_least=3)  # of words, ends included; clip has the model's own length
+    vocab_size: int = positive(512)  # of words
+    also: tuple[str, ...] = ()  # words: further texts whose words the vocabulary must have
 
 
 @dataclasses.dataclass
 class ClipLossConfig:
     """InfoNCE of CLIP, or the pairwise sigmoid loss of SigLIP (arXiv 2303.15343)."""
 
-    name: str = "infonce"  # infonce | sigmoid
-    impl: str = "auto"  # plain | gather | ring, see losses/distributed_contrastive.py; they agree
-    tile: int = 1024  # of gather and ring: columns of pairs formed at once
+    name: str = choice("infonce", "sigmoid")  # of CLIP, of SigLIP
+    impl: str = choice("auto", "plain", "gather", "ring")  # see losses/distributed_contrastive.py; they agree
+    tile: int = positive(1024)  # of gather and ring: columns of pairs formed at once
     backwards: bool = False  # every clip is also shown backwards, with the caption that is then true, where the data
     # has one: each is a hard negative of the other; costs no frame tower
-    max_scale: float = 100.0  # the learnt scale on cosines never exceeds it (CLIP, section 2.5)
+    max_scale: float = positive(100.0)  # the learnt scale on cosines never exceeds it (CLIP, section 2.5)
 
 
 @dataclasses.dataclass
@@ -81,21 +85,22 @@ class ClipDataConfig:
     train_split: str = "train"  # that is learnt from
     val_split: str = "val"  # evaluated while training; the first clips of the test split where there is no such split
     test_split: str = "test"  # that is evaluated at the end
-    val_size: int = 256  # clips evaluated while training, at most
-    holdout: float = 0.1  # prepared folder without any split: share of its videos, chosen by name, that is "test"
+    val_size: int = positive(256)  # clips evaluated while training, at most
+    # Prepared folder without any split: share of its videos, chosen by name, that is "test".
+    holdout: float = number(0.1, above=0, below=1)
     cache: str = ""  # where the world is kept; "" is the folder `cache` beside the work directory
-    sampling: str = "segments"  # segments | uniform | dense | rate (data/video/sampling.py)
-    stride: int = 1  # dense: frames from one to the next
-    rate: float = 4.0  # rate: frames per second
-    resize: str = "shortest"  # shortest: and the centre is cut out; squash
-    crop: float = 1.0  # smallest side of a random crop, as a share of the frame's; 1 is off
+    sampling: str = choice("segments", "uniform", "dense", "rate")  # see data/video/sampling.py
+    stride: int = positive(1)  # dense: frames from one to the next
+    rate: float = positive(4.0)  # rate: frames per second
+    resize: str = choice("shortest", "squash")  # shortest: and the centre is cut out
+    crop: float = number(1.0, above=0, at_most=1)  # smallest side of a random crop, as a share of the frame's; 1 is off
     flip: bool = False  # mirror every second clip; wrong wherever left and right matter
-    brightness: float = 0.0  # clips become up to this share brighter or darker
+    brightness: float = share(0.0)  # clips become up to this share brighter or darker
     templates: tuple[str, ...] = ("a video of {}.", "{}.", "someone is {}.", "a clip that shows {}.")  # of class names
     world_seed: int = 0  # of the workshop world
-    world_train: int = 3000  # clips to learn from
-    world_test: int = 1024  # half of them of verb-object pairs that training never shows; so for val_size
-    world_frames: int = 8  # of a clip, in two seconds
+    world_train: int = positive(3000)  # clips to learn from
+    world_test: int = positive(1024)  # half of them of verb-object pairs that training never shows; so for val_size
+    world_frames: int = number(8, at_least=4)  # of a clip, in two seconds
 
 
 @dataclasses.dataclass
@@ -108,24 +113,6 @@ class ClipConfig:
     data: ClipDataConfig = dataclasses.field(default_factory=ClipDataConfig)
 
 
-
-_CHOICES = {
-    "model.temporal": ("mean", "transformer"),
-    "model.freeze": ("none", "vision", "text", "both"),
-    "text.tokenizer": ("auto", "words", "clip"),
-    "loss.name": ("infonce", "sigmoid"),
-    "loss.impl": ("auto", "plain", "gather", "ring"),
-    "data.sampling": ("segments", "uniform", "dense", "rate"),
-    "data.resize": ("shortest", "squash"),
-}
-_POSITIVE = {
-    "model": ("embed_dim", "frames", "temporal_layers", "temporal_heads", "parts"),
-    "text": ("vocab_size",),
-    "loss": ("tile", "max_scale"),
-    "data": ("val_size", "stride", "rate", "world_train", "world_test"),
-}
-
-
 def tokenizer_of(config: ClipConfig) -> str:
     """"clip" or "words"."""
     if config.text.tokenizer != "auto":
@@ -134,14 +121,12 @@ def tokenizer_of(config: ClipConfig) -> str:
 
 
 def check(config: ClipConfig) -> None:
-    """Refuses settings that cannot work, before anything is built.
+    """Refuses settings that cannot work together, before anything is built.
 
     Raises:
       VtjaxError: naming the field, its value and what would be right.
     """
     where = "config.method"
-    check_choices(config, _CHOICES)
-    check_positive(config, _POSITIVE)
     model, data = config.model, config.data
     if model.pretrained and model.preset:
         raise VtjaxError(f"{where}.model: preset={model.preset!r} has random weights; leave it out with pretrained")
@@ -152,14 +137,6 @@ def check(config: ClipConfig) -> None:
         )
     if tokenizer_of(config) == "words" and model.pretrained:
         raise VtjaxError(f"{where}.text.tokenizer='words': {model.pretrained} was trained with CLIP's tokenizer")
-    if config.text.max_tokens < 3:
-        raise VtjaxError(f"{where}.text.max_tokens={config.text.max_tokens}: at least 3, for both ends and a word")
-    if not 0 < data.crop <= 1 or not 0 <= data.brightness < 1:
-        raise VtjaxError(f"{where}.data: crop lies in (0, 1], brightness in [0, 1)")
-    if not 0 < data.holdout < 1:
-        raise VtjaxError(f"{where}.data.holdout={data.holdout}: lies between 0 and 1")
-    if data.world_frames < 4:
-        raise VtjaxError(f"{where}.data.world_frames={data.world_frames}: at least 4")
     if config.loss.backwards and data.source != "world":
         raise VtjaxError(f"{where}.loss.backwards: only the world knows what is true of a clip shown backwards")
     wrong = [t for t in data.templates if t.count("{}") != 1]

@@ -6,7 +6,8 @@ import types
 import numpy as np
 import pytest
 
-from vtjax.methods.clip import data, evaluate, report
+from vtjax.methods.clip import data, evaluate, page
+from vtjax.methods.clip.embed import Gallery
 from vtjax.text.class_prompts import ClassSet, named_classes
 
 N, C, D = 30, 6, 5
@@ -34,7 +35,7 @@ def scores():
     classes = unit(rng.normal(size=(C, D)))
     videos = unit(classes[labels] + 0.8 * rng.normal(size=(N, D)))
     rows[3] = data.Row(3, "3", None, ("text 3",), ("turned 3",), -1)
-    return evaluate.Scores(data.Rows(None, rows), videos, unit(rng.normal(size=(N, D))), classes)
+    return Gallery(data.Rows(None, rows), videos, unit(rng.normal(size=(N, D)))), classes
 
 
 def embedder():
@@ -51,13 +52,13 @@ def by_protocol(results):
 
 @pytest.mark.parametrize("name, held_out", [("unseen renderings", False), ("held-out pairs", True)])
 def test_zero_shot_equals_a_loop_over_clips(name, held_out):
-    s = scores()
-    found = by_protocol(evaluate.zero_shot(s, CLASSES))
+    s, classes = scores()
+    found = by_protocol(evaluate.zero_shot(s, CLASSES, classes))
     chosen = [i for i in range(N) if s.labels[i] >= 0 and CLASSES.held_out[s.labels[i]] == held_out]
     hits = {"all classes": [], "these classes": [], "verbs": []}
     top5 = []
     for i in chosen:
-        cosines = [float(s.videos[i] @ s.classes[c]) for c in range(C)]
+        cosines = [float(s.videos[i] @ classes[c]) for c in range(C)]
         order = sorted(range(C), key=lambda c: -cosines[c])
         hits["all classes"].append(order[0] == s.labels[i])
         top5.append(s.labels[i] in order[:5])
@@ -77,14 +78,14 @@ def test_zero_shot_equals_a_loop_over_clips(name, held_out):
 
 
 def test_classes_without_a_held_out_part_are_reported_together():
-    s = scores()
-    (result,) = evaluate.zero_shot(s, named_classes("abcdef", ("{}",)))
+    s, classes = scores()
+    (result,) = evaluate.zero_shot(s, named_classes("abcdef", ("{}",)), classes)
     assert result.protocol == "zero-shot/all clips/all classes" and result.items == N - 1
 
 
 def test_order_equals_a_loop_over_clips():
-    s, e = scores(), embedder()
-    found = by_protocol(evaluate.order_results(e, {}, s, CLASSES))
+    (s, classes), e = scores(), embedder()
+    found = by_protocol(evaluate.order_results(e, {}, s, CLASSES, classes))
     for name, held_out in (("unseen renderings", False), ("held-out pairs", True)):
         right = {"classes": [], "captions": [], "videos": []}
         for i, row in enumerate(s.rows.rows):
@@ -92,7 +93,7 @@ def test_order_equals_a_loop_over_clips():
                 continue
             other = CLASSES.backwards[row.label]
             if other >= 0:
-                right["classes"].append(s.videos[i] @ s.classes[row.label] > s.videos[i] @ s.classes[other])
+                right["classes"].append(s.videos[i] @ classes[row.label] > s.videos[i] @ classes[other])
             if row.backwards:
                 own, turned = e.texts({}, [row.texts[0], row.backwards[0]])
                 right["captions"].append(s.videos[i] @ own > s.videos[i] @ turned)
@@ -104,7 +105,7 @@ def test_order_equals_a_loop_over_clips():
 
 
 def test_retrieval_is_named_after_videos_and_counts_equal_captions():
-    s = scores()
+    s, _ = scores()
     found = by_protocol(evaluate.retrieval_results(embedder(), {}, s))
     assert set(found) == {f"retrieval/{p}/{d}" for p in ("all", "threshold") for d in ("t2v", "v2t")}
     texts = [row.texts[0] for row in s.rows.rows]
@@ -112,25 +113,13 @@ def test_retrieval_is_named_after_videos_and_counts_equal_captions():
     best = [max(table[i, j] for j in range(N) if texts[j] == texts[i]) for i in range(N)]
     ranks = [sum(table[i] > best[i]) for i in range(N)]
     assert found["retrieval/threshold/t2v"].metrics["R@5"] == pytest.approx(100 * np.mean(np.less(ranks, 5)), abs=0.01)
-    same = evaluate.Scores(data.Rows(None, [data.Row(0, "0", None, ("one",))] * 3), s.videos[:3], s.videos[:3], None)
+    same = Gallery(data.Rows(None, [data.Row(0, "0", None, ("one",))] * 3), s.videos[:3], s.videos[:3])
     assert evaluate.retrieval_results(embedder(), {}, same) == []
 
 
 def test_similarity_matrix_is_the_mean_over_a_class_s_clips():
-    s = scores()
-    table, shown = report.similarity_matrix(s, CLASSES)
+    s, classes = scores()
+    table, shown = page.similarity_matrix(s.videos @ classes.T, s.labels)
     for row, c in enumerate(shown):
         mine = [s.videos[i] for i in range(N) if s.labels[i] == c]
-        np.testing.assert_allclose(table[row], np.mean([[v @ k for k in s.classes] for v in mine], axis=0), atol=1e-6)
-    png = report._draw_matrix(table, shown, np.arange(C), CLASSES)
-    assert png.startswith(b"\x89PNG")
-
-
-def test_strips_show_every_frame():
-    import io
-
-    from PIL import Image
-
-    frames = np.zeros((3, 10, 20, 3), np.uint8)
-    picture = Image.open(io.BytesIO(report.strip_png(frames, height=30)))
-    assert picture.size == (3 * 60 + 2 * 3, 30)
+        np.testing.assert_allclose(table[row], np.mean([[v @ k for k in classes] for v in mine], axis=0), atol=1e-6)

@@ -1,7 +1,6 @@
 """Whole runs at the smallest size: the world through train, evaluate, report and predict; a folder of mp4 and a CSV."""
 
 import json
-import types
 
 import av
 import numpy as np
@@ -13,9 +12,9 @@ from vtjax.data.video.container import VideoError
 from vtjax.data.video.prepare import Options, prepare
 from vtjax.data.video.shards import Making
 from vtjax.encoders import sizes
-from vtjax.errors import Problems, VtjaxError
+from vtjax.errors import VtjaxError
 from vtjax.methods import load_experiment
-from vtjax.methods.clip import evaluate, pipeline, predict, report
+from vtjax.methods.clip import pipeline
 from vtjax.methods.clip.text import open_tokenizer
 from vtjax.nn.clip import ClipConfig, TextConfig
 from vtjax.nn.vit import VisionConfig
@@ -33,13 +32,14 @@ def test_smoke_run_is_evaluated_and_reported(world_run):
     results = world_run.evaluate()
     names = {r.protocol for r in results}
     assert {"zero-shot/held-out pairs/all classes", "zero-shot/unseen renderings/verbs", "retrieval/all/t2v"} <= names
-    page = report.training_report(world_run, results).read_text()
-    for part in ("Zero-shot classification", "Worst mistakes", "What is taken for what", "Searches", "data:image/png"):
+    page = world_run.method.page(world_run, results).html()
+    titles = ("Zero-shot classification", "Worst mistakes", "Which classes are confused", "Searches")
+    for part in (*titles, "data:image/png"):
         assert part in page
 
 
 def test_clips_that_cannot_be_read_are_left_out_of_every_figure(world_run, monkeypatch):
-    _, whole, videos = evaluate.open_scores(world_run)
+    whole = Run(world_run.work).model.gallery(world_run.params)
     broken, opened = whole.rows.rows[1].index, WorkshopClips.open
 
     def open_clip(self, index):
@@ -48,16 +48,17 @@ def test_clips_that_cannot_be_read_are_left_out_of_every_figure(world_run, monke
         return opened(self, index)
 
     monkeypatch.setattr(WorkshopClips, "open", open_clip)
-    embedder, scores, _ = evaluate.open_scores(world_run)
-    assert scores.unread == 1 and broken not in [row.index for row in scores.rows.rows]
+    run = Run(world_run.work)
+    scores = run.model.gallery(run.params)
+    assert len(scores.unread) == 1 and broken not in [row.index for row in scores.rows.rows]
     np.testing.assert_array_equal(scores.videos, np.delete(whole.videos, 1, axis=0))
     np.testing.assert_array_equal(scores.labels, np.delete(whole.labels, 1))
-    results = evaluate.full_results(embedder, world_run.params, scores, videos.classes)
+    results = run.evaluate()
     assert all("1 clips cannot be read and are left out" in r.notes for r in results)
     assert {r.items for r in results if r.protocol.startswith("retrieval/all")} == {len(whole.labels) - 1}
     monkeypatch.setattr(WorkshopClips, "open", lambda *_: open_clip(None, broken))
     with pytest.raises(VtjaxError, match="no video can be read(.|\n)*no frame can be decoded"):
-        evaluate.open_scores(world_run)
+        Run(world_run.work).evaluate()
 
 
 def test_a_finished_run_is_not_trained_again(world_run):
@@ -108,7 +109,7 @@ def own_run(tiny, my_videos, tmp_path_factory):
 def test_own_videos_are_trained_on_and_evaluated(own_run):
     names = {r.protocol: r for r in own_run.evaluate()}
     assert names["zero-shot/all clips/all classes"].items == 2 and names["retrieval/all/v2t"].items == 2
-    assert report.training_report(own_run, list(names.values())).is_file()
+    assert own_run.method.page(own_run, list(names.values())).save(own_run.work / "report.html").is_file()
 
 
 def test_sentence_over_files_and_file_over_sentences(own_run, my_videos, tmp_path):
@@ -118,19 +119,30 @@ def test_sentence_over_files_and_file_over_sentences(own_run, my_videos, tmp_pat
     assert all(m.end - m.start == pytest.approx(1.0) for m in found)
     assert [m.score for m in found] == sorted((m.score for m in found), reverse=True)
     texts = ["a red square", "moves to the right", "a blue square jumps"]
-    problems = Problems()
-    ranked = own_run.predict(video=str(my_videos / "clip0.mp4"), texts=texts, problems=problems)
+    ranked = own_run.predict(video=str(my_videos / "clip0.mp4"), texts=texts)
     assert sorted(m.text for m in ranked) == sorted(texts)
-    (problem,) = problems.items
+    (problem,) = ranked.left_out.items
     assert problem.where == "jumps in 'a blue square jumps'" and "not learnt" in problem.reason
     assert {m.text for m in own_run.predict(video=str(my_videos / "clip0.mp4"))} == set(WORDS)
-    flags = types.SimpleNamespace(
-        text="a red square", video="", texts="", videos=str(my_videos), split="", window=0.0, top=3
-    )
-    assert predict.command(own_run, flags, tmp_path / "answer") == 0
+    given = {"text": "a red square", "video": "", "videos": str(my_videos), "top": 3}
+    own_run.method.answer(own_run, given, own_run.predict(**given)).write(tmp_path / "answer")
     answer = json.loads((tmp_path / "answer.json").read_text())
     assert len(answer["answers"]) == 3 and any("broken.mp4" in bad["where"] for bad in answer["left_out"])
     assert "data:image/png" in (tmp_path / "answer.html").read_text()
+
+
+def test_a_second_search_embeds_the_text_alone(own_run, my_videos, monkeypatch):
+    run = Run(own_run.work)
+    searches = {"videos": str(my_videos), "window": 1.0}, {}
+    first = [run.predict(text="a red square", **where) for where in searches]
+    monkeypatch.setattr(run.model.embedder, "frames", lambda handle: pytest.fail("a clip is read again"))
+    again = [run.predict(text="a red square", **where) for where in searches]
+    assert again == first
+    assert run.predict(text="moves to the right", videos=str(my_videos), window=1.0) != first[0]
+    write_clip(my_videos / "clip0.mp4", "blue", frames=18)
+    with pytest.raises(pytest.fail.Exception, match="read again"):  # the file is another one now
+        run.predict(text="a red square", **searches[0])
+    write_clip(my_videos / "clip0.mp4", "red")
 
 
 @pytest.mark.parametrize(

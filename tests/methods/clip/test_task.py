@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 
-from vtjax.config import Experiment, Optim, Train
+from vtjax.config import Experiment, Optim, Train, check_fields
 from vtjax.encoders import clip_config as clip
 from vtjax.encoders.sizes import sizes_of
 from vtjax.errors import VtjaxError
-from vtjax.methods.clip import pipeline, task
+from vtjax.losses.scale import clipped
+from vtjax.methods.clip import pipeline
+from vtjax.methods.clip.task import ClipObjective
 from vtjax.sharding.mesh import AXES, global_batch
 from vtjax.sharding.partition import partition
 from vtjax.training.step import Trainer
@@ -40,7 +42,7 @@ def settings(**changes):
 def random_batch(config, count=N):
     rng = np.random.default_rng(0)
     batch = {}
-    for name, spec in task.example_spec(config, sizes_of(config)).items():
+    for name, spec in ClipObjective(config, sizes_of(config)).example_spec().items():
         shape = (count, *spec.shape)
         batch[name] = np.zeros(shape, bool)
         if spec.dtype == jnp.uint8:
@@ -57,21 +59,18 @@ def random_batch(config, count=N):
 @functools.cache
 def ready(backwards=False, temporal="transformer", loss="infonce"):
     config = settings(loss__backwards=backwards, model__temporal=temporal, loss__name=loss)
-    sizes, batch = sizes_of(config), random_batch(config)
-    params = jax.jit(functools.partial(task.init, config, sizes))(jax.random.key(0), batch)
+    objective, batch = ClipObjective(config, sizes_of(config)), random_batch(config)
+    params = jax.jit(objective.init)(jax.random.key(0), batch)
     # Its last kernel starts at zero, which would hide the temporal transformer from every test.
     params = jax.tree.map(lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), params)
-    return config, sizes, batch, params
+    return objective, batch, params
 
 
 @functools.cache
 def programs(temporal="transformer"):
     """Compiled once: (params, frames, mask) -> both clip embeddings, (params, ids) -> text embeddings."""
-    config, sizes, _, _ = ready(temporal=temporal)
-    return (
-        jax.jit(functools.partial(task.embed_videos, config, sizes)),
-        jax.jit(functools.partial(task.embed_texts, config, sizes)),
-    )
+    objective, _, _ = ready(temporal=temporal)
+    return jax.jit(objective.embed_videos), jax.jit(objective.embed_texts)
 
 
 def numbers(metrics):
@@ -84,8 +83,8 @@ def unit(x):
 
 @pytest.mark.parametrize("backwards, loss", [(False, "infonce"), (True, "infonce"), (True, "sigmoid")])
 def test_objective_equals_a_loop_over_rows(backwards, loss):
-    config, sizes, batch, params = ready(backwards, loss=loss)
-    found = numbers(jax.jit(functools.partial(task.loss, config, sizes, train=False))(params, batch, jax.random.key(0)))
+    objective, batch, params = ready(backwards, loss=loss)
+    found = numbers(jax.jit(functools.partial(objective.loss, train=False))(params, batch, jax.random.key(0)))
     videos_of, texts_of = programs()
     shared = {k: v for k, v in params.items() if k != "logit_bias"}
     forwards, turned = videos_of(shared, batch["frames"], batch["frame_mask"])
@@ -114,7 +113,7 @@ def test_objective_equals_a_loop_over_rows(backwards, loss):
 
 def test_mean_pooling_is_blind_to_order_and_the_transformer_is_not():
     for temporal in ("mean", "transformer"):
-        _, _, batch, params = ready(temporal=temporal)
+        _, batch, params = ready(temporal=temporal)
         videos_of, mask = programs(temporal)[0], np.ones((N, T), bool)
         forwards, backwards = videos_of(params, batch["frames"], mask)
         gap = np.abs(np.asarray(forwards - backwards)).max()
@@ -124,27 +123,27 @@ def test_mean_pooling_is_blind_to_order_and_the_transformer_is_not():
 
 
 def test_training_starts_at_the_mean_of_the_frames():
-    _, _, batch, params = ready()
+    _, batch, params = ready()
     start = {**params, "temporal": {**params["temporal"], "project": {"kernel": jnp.zeros((8, 8))}}}
     without = {k: v for k, v in params.items() if k != "temporal"}
     frames, mask = batch["frames"], batch["frame_mask"]
     both = programs()[0](start, frames, mask)[0], programs("mean")[0](without, frames, mask)[0]
     np.testing.assert_allclose(*both, atol=1e-6)
-    config, sizes, batch, _ = ready()
-    made = jax.jit(lambda key: task.init(config, sizes, key, batch)["temporal"]["project"])(jax.random.key(1))
+    objective, batch, _ = ready()
+    made = jax.jit(lambda key: objective.init(key, batch)["temporal"]["project"])(jax.random.key(1))
     assert not np.any(made["kernel"])
 
 
 def test_frames_that_only_fill_up_are_not_seen():
-    _, _, batch, params = ready()
+    _, batch, params = ready()
     noisy = np.where(batch["frame_mask"][..., None, None, None], batch["frames"], 7).astype(np.uint8)
     seen, same = (programs()[0](params, frames, batch["frame_mask"])[0] for frames in (batch["frames"], noisy))
     np.testing.assert_allclose(seen, same, atol=1e-6)
 
 
 def test_scale_stops_at_its_limit_and_can_come_back():
-    grad = lambda x, sign: float(jax.grad(lambda p: sign * task.clipped(p, 2.0))(jnp.float32(x)))
-    assert float(task.clipped(jnp.float32(3.0), 2.0)) == 2.0
+    grad = lambda x, sign: float(jax.grad(lambda p: sign * clipped(p, 2.0))(jnp.float32(x)))
+    assert float(clipped(jnp.float32(3.0), 2.0)) == 2.0
     assert grad(1.0, 1) == 1 and grad(1.0, -1) == -1
     assert grad(3.0, 1) == 1 and grad(3.0, -1) == 0  # descent may lower it, never raise it
 
@@ -189,7 +188,7 @@ def test_rules_cover_every_parameter_and_frozen_towers_stay_out():
         ({"model__temporal": "lstm"}, "model.temporal='lstm'"),
         ({"loss__impl": "rnig"}, "did you mean 'ring'"),
         ({"model__preset": "ViT-B/32"}, "text.vocabulary is needed"),
-        ({"data__crop": 0.0}, "crop lies in"),
+        ({"data__crop": 0.0}, "data.crop=0.0: lies in (0, 1]"),
         ({"data__templates": ("a video",)}, "each needs one {}"),
         ({"data__source": "prepared", "loss__backwards": True}, "only the world knows"),
         ({"model__temporal_heads": 3}, "temporal_heads=3"),
@@ -199,6 +198,7 @@ def test_rules_cover_every_parameter_and_frozen_towers_stay_out():
 def test_settings_that_cannot_work_are_refused(changes, words):
     config = copy.deepcopy(settings(**changes))
     with pytest.raises(VtjaxError) as caught:
+        check_fields(config, "config.method")
         clip.check(config)
         sizes_of(config)
     assert words in str(caught.value)

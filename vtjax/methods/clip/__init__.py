@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vtjax.methods.method import Method
 
 
-class _Written:
-    """For the time being: pages and answers by the method's own functions, until they are made of the shared pieces."""
-
-    lines = ()
-
-    def __init__(self, write: Any):
-        self.write = self.save = write
-
-
-def method() -> Any:
-    """Gives the method to the registry."""
-    import types
-
-    from vtjax.methods.clip import config, evaluate, export, pipeline, predict, report
+def method() -> Method:
+    """Gives contrastive video-text pretraining to the registry."""
+    from vtjax.encoders.clip_config import ClipConfig, check
+    from vtjax.encoders.sizes import STAGE
+    from vtjax.methods.clip import embed, evaluate, export, page, pipeline, predict
     from vtjax.methods.method import Method, Stage
-
-    def answer(run, given, answers):
-        given = {"live": False, **given}
-        return _Written(lambda output: [predict.command(run, types.SimpleNamespace(**given), output)])
+    from vtjax.nn.stack import CHEAPEST_FIRST
 
     return Method(
         name="clip",
         about="text <-> video search and zero-shot classes",
-        config=config.CONFIG,
-        stages={"train": Stage(pipeline.build, pipeline.abstract)},
-        open=lambda experiment, work: None,
+        config=ClipConfig,
+        stages={STAGE: Stage(pipeline.build, pipeline.abstract)},
+        open=embed.ClipModel,
         evaluate=evaluate.evaluate,
         predict=predict.predict,
-        answer=answer,
-        page=lambda run, results: _Written(lambda path: report.training_report(run, results)),
-        check=pipeline.settings.check,
+        answer=predict.answer,
+        page=page.page,
+        check=check,
         layouts=export.LAYOUTS,
         published=export.published,
-        levers=pipeline.LEVERS if hasattr(pipeline, "LEVERS") else {},
+        # Not micro-batches: the negatives are those of the whole batch, which `parts` keeps.
+        levers={"method.model.remat": CHEAPEST_FIRST, "method.model.parts": (1, 4, 16, 64)},
     )

@@ -1,21 +1,24 @@
-"""Training examples of videos: which parts of them there are, their texts, and what a batch holds of them."""
+"""Videos of a run and of a search: which parts of them there are, their texts, and what a batch holds of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from vtjax.data.video.container import VideoError
 from vtjax.data.video.excerpt import excerpt
+from vtjax.data.video.items import LISTS, read_items
 from vtjax.data.video.sampling import Sampler
-from vtjax.data.video.source import ClipSource, VideoHandle, read_clip
+from vtjax.data.video.source import ClipSource, VideoHandle, VideoSource, read_clip
+from vtjax.data.video.store import VideoStore
 from vtjax.data.video_records import VideoRecord
 from vtjax.encoders.clip_config import ClipConfig, ClipDataConfig
 from vtjax.encoders.image import ImageTransform
-from vtjax.errors import VtjaxError, nearest
+from vtjax.errors import Problems, VtjaxError, nearest
 from vtjax.text.class_prompts import ClassSet, filled, named_classes
 from vtjax.text.tokenizer import Tokenizer
 from vtjax.worlds.workshop_classes import pair_classes
@@ -85,17 +88,17 @@ class Videos:
         Raises:
           VtjaxError: unknown split, or no text in it.
         """
-        found: list[Row] = []
+        rows: list[Row] = []
         for index in self._split(split):
-            found += self._rows(index)
-            if limit and len(found) >= limit:
+            rows += self._rows(index)
+            if limit and len(rows) >= limit:
                 break
-        if not found:
+        if not rows:
             raise VtjaxError(
                 f"{self._name}: no video of split {split!r} has a caption, a label or a narration; "
                 "name them in the list that vtjax.prepare reads"
             )
-        return Rows(self.source, found[:limit] if limit else found, log)
+        return Rows(self.source, rows[:limit] if limit else rows, log)
 
     def has_split(self, split: str) -> bool:
         return split in self._splits
@@ -135,13 +138,66 @@ def open_videos(config: ClipConfig, size: int, cache: pathlib.Path) -> Videos:
         counts = {"train": data.world_train, "val": data.val_size, "test": data.world_test}
         clips = world_clips(counts, seed=data.world_seed, size=size, frames=data.world_frames, cache=cache)
         return Videos(clips, clips.fingerprint, pair_classes(), data)
-    from vtjax.data.video.store import VideoStore
-
     store = VideoStore(data.source)
     if store.meta["making"]["features"]:
         raise VtjaxError(f"{data.source}: holds features; this method learns from frames, prepare without --features")
     classes = named_classes(store.classes, data.templates) if store.classes else None
     return Videos(store, store.fingerprint, classes, data)
+
+
+def open_source(path: str, problems: Problems) -> ClipSource:
+    """Videos at `path`: a prepared folder, a folder of files, one file, or a list that vtjax.prepare reads.
+
+    Raises:
+      VtjaxError: nothing usable there.
+    """
+    place = pathlib.Path(path)
+    if (place / "meta.json").is_file():
+        return VideoStore(place)
+    unit = "segment" if place.suffix.lower() in LISTS else "video"
+    records, _ = read_items(path, problems, unit=unit)
+    records = [r for r in records if r.path is not None]
+    if not records:
+        raise VtjaxError(f"{path}: no video there\n{problems.report()}".strip())
+    return VideoSource(records)
+
+
+def state_of(source: ClipSource) -> Hashable:
+    """Equal for what `open_source` gives as long as the videos and what is said of them stay as they are."""
+    if isinstance(source, VideoStore):
+        return source.fingerprint
+    records = [source.record(i) for i in range(len(source))]
+    files = [pathlib.Path(r.path).stat() if pathlib.Path(r.path).exists() else None for r in records]
+    return repr([(r, f and (f.st_size, f.st_mtime_ns)) for r, f in zip(records, files, strict=True)])
+
+
+def windows(source: ClipSource, seconds: float, problems: Problems) -> Rows:
+    """Every readable video as one row, or, with `seconds` above 0, as windows of that length, half overlapping.
+
+    Raises:
+      VtjaxError: none can be read.
+    """
+    rows = []
+    for index in range(len(source)):
+        record = source.record(index)
+        try:
+            with source.open(index) as video:
+                start, end = float(video.start), float(video.end)
+        except VideoError as error:
+            problems.add(error.where, error.reason)
+            continue
+        texts = tuple(c.text for c in record.captions)
+        if seconds <= 0 or end - start <= seconds:
+            rows.append(Row(index, record.id, None, texts))
+            continue
+        count = int(np.ceil((end - start - seconds) / (seconds / 2))) + 1
+        for begin in np.linspace(start, end - seconds, count):
+            span = (float(begin), float(begin + seconds))
+            # An excerpt of an excerpt counts on the same clock.
+            rows.append(Row(index, f"{record.id}@{span[0]:.2f}-{span[1]:.2f}", span, texts))
+    if not rows:
+        raise VtjaxError(f"no video can be read\n{problems.report()}")
+    return Rows(source, rows)
 
 
 def divided(source: ClipSource, share: float) -> tuple[list[int], list[int]]:

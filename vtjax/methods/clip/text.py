@@ -55,8 +55,8 @@ def _kept(initial: str) -> pathlib.Path | None:
     if not initial:
         return None
     path = pathlib.Path(initial).absolute()
-    found = (place / "assets" / TOKENIZER for place in (path, *path.parents[:2]))
-    return next((folder for folder in found if folder.is_dir()), None)
+    places = (place / "assets" / TOKENIZER for place in (path, *path.parents[:2]))
+    return next((folder for folder in places if folder.is_dir()), None)
 
 
 def unknown_words(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, list[str]]:
@@ -64,5 +64,5 @@ def unknown_words(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, list[
     if not isinstance(tokenizer, WordTokenizer):
         return {}
     known = set(tokenizer.vocabulary)
-    found = {text: [w for w in words(text) if w[0].isalnum() and w not in known] for text in texts}
-    return {text: missing for text, missing in found.items() if missing}
+    unknown = {text: [w for w in words(text) if w[0].isalnum() and w not in known] for text in texts}
+    return {text: missing for text, missing in unknown.items() if missing}

@@ -15,7 +15,7 @@ from vtjax.errors import VtjaxError
 from vtjax.losses.contrastive import contrastive_accuracy, info_nce, unit
 from vtjax.losses.dice import dice, focal
 from vtjax.losses.multi_positive import multi_positive_nce
-from vtjax.methods.clip.task import clipped
+from vtjax.losses.scale import clipped
 from vtjax.methods.ovoad.config import OvoadConfig, clustered_frames, window_of
 from vtjax.methods.ovoad.model import OvoadModel
 from vtjax.nn.clip import ClipConfig as Sizes
