@@ -21,6 +21,7 @@ from absl import flags
 
 from launch import common
 from vtjax.errors import VtjaxError
+from vtjax.hosts.session import LOST
 
 flags.adopt_module_key_flags(common)
 PROCESSES = flags.DEFINE_integer("processes", 2, "Number of processes.", lower_bound=1)
@@ -29,7 +30,6 @@ GPUS = flags.DEFINE_string("gpus", "", "GPU numbers to share out, such as 0,1,2,
 PORT = flags.DEFINE_integer("port", 0, "Port of the coordinator; 0 takes a free one.")
 RESTARTS = flags.DEFINE_integer("restarts", 0, "How often to start all again after a crash.")
 GRACE = flags.DEFINE_float("grace_seconds", 120, "Time for the other processes to end after one has failed.")
-LOST = 75  # as parallel.hosts has it: a process that ended because another was gone
 
 
 def commands(program: list[str], port: int | str) -> list[tuple[dict[str, str], list[str]]]:

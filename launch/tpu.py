@@ -3,8 +3,10 @@
     python -m launch.tpu create  --name=run --project=P --zone=Z --accelerator_type=v5p-128 --runtime_version=R
     python -m launch.tpu install --name=run --project=P --zone=Z
     python -m launch.tpu run     --name=run --project=P --zone=Z -- vtjax.train --config=F --work_directory=gs://B/run
-    python -m launch.tpu watch   --name=run ... --resume -- vtjax.train ...     creates, installs, runs again when needed
+    python -m launch.tpu watch   --name=run ... --resume -- vtjax.train ...
     python -m launch.tpu delete  --name=run --project=P --zone=Z
+
+watch --resume creates, installs and runs again when needed.
 
 Needs the gcloud command and its login. Every action with --dry_run prints the commands instead.
 """

@@ -45,7 +45,7 @@ def test_who_is_to_blame(tmp_path, monkeypatch, process, others, said):
 @pytest.mark.parametrize("word, state, said", [(b"bye", "running", ""), (b"", "died", "was killed or crashed at step 7")])
 def test_the_program(tmp_path, word, state, said):
     write(tmp_path, 0, "running")
-    command = [sys.executable, guardian.__file__, str(tmp_path), "0", "1", "0.1"]
+    command = [sys.executable, "-m", guardian.__name__, str(tmp_path), "0", "1", "0.1"]
     done = subprocess.run(command, input=word, capture_output=True, timeout=60)
     assert done.returncode == 0 and said in done.stderr.decode() and bool(done.stderr) == bool(said)
     assert heartbeat.read(tmp_path)[0]["state"] == state

@@ -5,9 +5,9 @@ import types
 import numpy as np
 import pytest
 
-from vtjax.planning.chips import CHIPS
 from vtjax.planning.hlo import Collective
 from vtjax.planning.network import by_kind, transfers
+from vtjax.planning.topology import CHIPS
 
 CHIP, MIB = CHIPS["v5p"], 2.0**20
 

@@ -1,5 +1,6 @@
 """Plans on this machine's own devices: figures against the real state, search, and what happens where nothing fits."""
 
+import dataclasses
 import json
 import math
 import types
@@ -9,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from vtjax import methods
 from vtjax.config import Mesh, Train, load_config_file
 from vtjax.errors import VtjaxError
-from vtjax.methods.llama import pipeline
 from vtjax.planning import memory, report, search, table, topology
 
 EIGHT = topology.parse("cpu:8")
@@ -56,7 +57,9 @@ def tiny(**settings):
 @pytest.fixture(autouse=True)
 def few_levers(monkeypatch):
     """Two of each lever's values are enough here."""
-    monkeypatch.setattr(pipeline, "LEVERS", {"method.model.remat": ("none", "full"), "train.accumulate": (1, 2)})
+    levers = {"method.model.remat": ("none", "full"), "train.accumulate": (1, 2)}
+    method = dataclasses.replace(methods.get("llama"), levers=levers)
+    monkeypatch.setattr(methods, "get", lambda name: method)
 
 
 @pytest.fixture(scope="module")

@@ -32,12 +32,12 @@ def test_names(name, arrangement, chips):
 
 
 def test_every_marketing_name_leads_to_its_chips_and_back():
-    assert len(topology.names()) == 39
-    for name in topology.names():
+    assert len(topology.SOLD) == 39
+    for name in topology.SOLD:
         found = topology.parse(name)
         count = int(name.split("-")[1])
         assert found.chips == (count // 2 if found.kind in ("v4", "v5p") else count)
-        assert topology.sold_as(found.kind, found.shape) == name
+        assert found.sold_as == name
     assert "(v5p-128), 2 slices" in str(topology.parse("v5p:4x4x4", 2))
     assert str(topology.parse("v5p:4x4x12")) == "v5p:4x4x12"
 

@@ -118,7 +118,7 @@ def main():
     options = parser.parse_args()
 
     from vtjax import command_line
-    from vtjax.hosts import maintenance, processes
+    from vtjax.hosts import google, processes
     from vtjax.sharding.mesh import make_mesh
     from vtjax.training import loop
     from vtjax.training.loop import run_task
@@ -173,7 +173,7 @@ def main():
         if options.processes:
             join()
         elif options.maintenance:  # one process on a machine of a cloud
-            maintenance.EVERY = options.maintenance
+            google.EVERY = options.maintenance
             processes.join("off", options.work / "heartbeats", limits=processes.Limits(heartbeat=options.heartbeat))
         task = make_task(
             noise=0.1, evaluate=evaluate, steps=options.steps, checkpoint_every=options.checkpoint_every,

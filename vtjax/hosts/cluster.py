@@ -1,37 +1,40 @@
-"""Which cluster this process is one of: told by flags, or found in the environment of a launcher or a cloud.
+"""Which cluster this process is part of, by flags or by the environment of a launcher or a cloud.
 
-What is known before jax.distributed starts is what a start-up that does not come together can be explained with, so the
-place of this process and the names of the others are read here; what is missing JAX finds by itself.
+jax.distributed.initialize() knows most of them, but neither says whether there is one nor names the hosts that have not
+come: so the place of this process and the names of the others are read here. Addresses and devices are left to JAX,
+except for what it does not know: the flags, and a JobSet without TPUs.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 
 from vtjax.errors import VtjaxError
+from vtjax.hosts import google
 
 PORT = 8476  # of the coordinator, where nothing names another
-_METADATA = "computeMetadata/v1/instance"
 
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """kind: what told of it. count, index: processes and this one's place, None where only JAX can find out.
+    """kind: what names it. count, index: processes, and the place of this one.
 
-    coordinator: "host:port" of process 0, "" where JAX finds it. hosts: names by process, () where unknown.
+    coordinator: "host:port" of process 0, "" where only JAX knows. hosts: names by process, () where unknown.
     """
 
     kind: str
-    count: int | None = None
-    index: int | None = None
+    count: int
+    index: int
     coordinator: str = ""
     hosts: tuple[str, ...] = ()
+
+    @property
+    def known_to_jax(self) -> bool:
+        """Whether jax.distributed.initialize() joins it by itself, and knows which devices are whose."""
+        return self.kind in ("Slurm", "Open MPI", "GKE", "Cloud TPU")
 
     def name_of(self, process: int) -> str:
         """The host of a process as the cluster names it, "" where it does not."""
@@ -65,9 +68,9 @@ def find(environment: Mapping[str, str] = os.environ) -> Cluster | None:
       VtjaxError: variables that are not numbers, or Kubernetes without what it takes.
     """
     for look in (_jax, _slurm, _open_mpi, _gke, _kubernetes, _cloud_tpu):
-        found = look(environment)
-        if found is not None:
-            return found if found.count is None or found.count > 1 else None
+        cluster = look(environment)
+        if cluster is not None:
+            return cluster if cluster.count > 1 else None
     return None
 
 
@@ -119,28 +122,26 @@ def _open_mpi(environment: Mapping[str, str]) -> Cluster | None:
     return None if count is None or index is None else Cluster("Open MPI", count, index)
 
 
-def _tpu(kind: str, hosts: list[str], own: int, slices: int, place: int, coordinator: str) -> Cluster:
-    """One process a host; of several slices the first slice's processes come first. Own names are known, no others."""
-    names = tuple(hosts) if slices == 1 else ("",) * (place * len(hosts)) + tuple(hosts)
-    first = coordinator.split(":")[0] or (hosts[0] if slices == 1 else "")
-    return Cluster(kind, len(hosts) * slices, place * len(hosts) + own, f"{first}:{PORT}" if first else "", names)
+def _tpu(kind: str, hosts: list[str], place: int, settings: Mapping[str, str]) -> Cluster:
+    """One process a host; of several slices the first slice's processes come first, and only one's own have names."""
+    slices = _number(settings, "MEGASCALE_NUM_SLICES") or 1
+    before = (_number(settings, "MEGASCALE_SLICE_ID") or 0) * len(hosts)
+    first = settings.get("MEGASCALE_COORDINATOR_ADDRESS", "").split(":")[0] or (hosts[0] if slices == 1 else "")
+    names = tuple(hosts) if slices == 1 else ("",) * before + tuple(hosts)
+    return Cluster(kind, len(hosts) * slices, before + place, f"{first}:{PORT}" if first else "", names)
 
 
 def _gke(environment: Mapping[str, str]) -> Cluster | None:
-    hosts = [h for h in environment.get("TPU_WORKER_HOSTNAMES", "").split(",") if h]
-    own = _number(environment, "TPU_WORKER_ID")
-    slices = _number(environment, "MEGASCALE_NUM_SLICES") or 1
-    if own is None or not hosts or len(hosts) * slices < 2:
-        return None
-    place = _number(environment, "MEGASCALE_SLICE_ID") or 0
-    return _tpu("GKE", hosts, own, slices, place, environment.get("MEGASCALE_COORDINATOR_ADDRESS", ""))
+    hosts = [name for name in environment.get("TPU_WORKER_HOSTNAMES", "").split(",") if name]
+    place = _number(environment, "TPU_WORKER_ID")
+    cluster = _tpu("GKE", hosts, place, environment) if hosts and place is not None else None
+    return cluster if cluster is not None and cluster.count > 1 else None
 
 
 def _kubernetes(environment: Mapping[str, str]) -> Cluster | None:
     """A JobSet as launch.gke writes it: its pods get these variables from their labels."""
-    own = _number(environment, "JOB_COMPLETION_INDEX")
-    pods = _number(environment, "VTJAX_PODS_PER_JOB")
-    if own is None or pods is None:
+    place, pods = _number(environment, "JOB_COMPLETION_INDEX"), _number(environment, "VTJAX_PODS_PER_JOB")
+    if place is None or pods is None:
         return None
     jobs, job = _number(environment, "VTJAX_JOBS") or 1, _number(environment, "JOB_INDEX") or 0
     jobset, group = environment.get("JOBSET_NAME", ""), environment.get("REPLICATED_JOB_NAME", "")
@@ -150,49 +151,19 @@ def _kubernetes(environment: Mapping[str, str]) -> Cluster | None:
             "them (python -m launch.gke --dry_run shows how they are set)"
         )
     names = tuple(f"{jobset}-{group}-{j}-{p}.{jobset}" for j in range(jobs) for p in range(pods))
-    return Cluster("JobSet", jobs * pods, job * pods + own, f"{names[0]}:{PORT}", names)
+    return Cluster("JobSet", jobs * pods, job * pods + place, f"{names[0]}:{PORT}", names)
 
 
 def _cloud_tpu(environment: Mapping[str, str]) -> Cluster | None:
     """A TPU VM: the workers of the slice are attributes of the instance."""
-    platforms = environment.get("JAX_PLATFORMS", "")
-    if (platforms and "tpu" not in platforms) or not _has_tpu(environment):
+    if not google.has_tpu(environment):
         return None
-    endpoints, own = metadata("attributes/worker-network-endpoints", environment), metadata(
-        "attributes/agent-worker-number", environment
+    place, endpoints, lines = (
+        google.metadata(f"attributes/{name}", environment)
+        for name in ("agent-worker-number", "worker-network-endpoints", "tpu-env")
     )
-    if not endpoints or not own:
+    if not endpoints or not place:
         return None
     hosts = [entry.split(":")[2] if entry.count(":") == 2 else entry for entry in endpoints.split(",")]
-    lines = (metadata("attributes/tpu-env", environment) or "").splitlines()
-    told = {name.strip(): value.strip().strip("'\"") for name, _, value in (line.partition(":") for line in lines)}
-    slices = int(told.get("MEGASCALE_NUM_SLICES") or 1)
-    place = int(told.get("MEGASCALE_SLICE_ID") or 0)
-    return _tpu("Cloud TPU", hosts, int(own), slices, place, told.get("MEGASCALE_COORDINATOR_ADDRESS", ""))
-
-
-def _has_tpu(environment: Mapping[str, str]) -> bool:
-    if "GCE_METADATA_HOST" in environment:
-        return True
-    devices = [*pathlib.Path("/dev").glob("accel*"), *pathlib.Path("/dev/vfio").glob("[0-9]*")]
-    return bool(devices) and on_google()
-
-
-def on_google() -> bool:
-    """Whether this is a machine of Google Compute Engine, by its firmware."""
-    try:
-        return "Google" in pathlib.Path("/sys/class/dmi/id/product_name").read_text()
-    except OSError:
-        return False
-
-
-def metadata(name: str, environment: Mapping[str, str] = os.environ, seconds: float = 2.0) -> str | None:
-    """An entry of the metadata server of a Google machine, such as "maintenance-event"; None where it has no such."""
-    host = environment.get("GCE_METADATA_HOST", "metadata.google.internal")
-    request = urllib.request.Request(f"http://{host}/{_METADATA}/{name}", headers={"Metadata-Flavor": "Google"})
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(request, timeout=seconds) as answer:
-            return answer.read().decode()
-    except (urllib.error.URLError, OSError, UnicodeDecodeError):
-        return None
+    pairs = (line.partition(":") for line in lines.splitlines())
+    return _tpu("Cloud TPU", hosts, int(place), {name.strip(): value.strip(" '\"") for name, _, value in pairs})

@@ -20,16 +20,15 @@ def lost_to(error: BaseException, doing: str = "") -> LostProcess:
     if isinstance(error, LostProcess):
         return error
     interval = session.limits.heartbeat
-    observer, until = session.observe(0.0), time.monotonic() + max(2.5 * interval, 3 * heartbeat.SETTLE)
+    observer, until = session.observe(), time.monotonic() + max(2.5 * interval, 3 * heartbeat.SETTLE)
     me, count, gone = session.index_of(), session.count_of(), []
-    while observer.folder != "" and not gone and time.monotonic() < until:
+    while observer is not None and not gone and time.monotonic() < until:
         time.sleep(heartbeat.SETTLE)
         records = {p: r for p, r in observer.look().items() if p < count}
         gone = [p for p in records if p != me and observer.gone(p, 2.2 * interval)]
         gone = heartbeat.blamed(records, me, gone)
-    if me and gone and gone != [0]:  # the file of the first may come later than those of the ones it took with it
-        time.sleep(heartbeat.SETTLE)
-        gone = [0] if observer.look().get(0, {}).get("state") == "died" else gone
+    if observer is not None and gone:
+        gone = observer.first_of(gone, me, heartbeat.SETTLE)
     reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
     named = "; ".join(session.describe(p, observer) for p in gone) or "another process, which cannot be told"
     return LostProcess(f"lost {named}{f' while {doing}' if doing else ''} ({reason}); {ADVICE}", tuple(gone))
@@ -43,22 +42,20 @@ def broke(error: BaseException) -> bool:
 
 def startup_failed(own: Session) -> None:
     """Ends this process when the others have not joined in time, and names those that show no sign of life."""
-    observer = heartbeat.Observer(own.folder) if own.folder is not None else None
-    expected = range(own.count) if own.place and own.place.count else ()
-    seconds, here = own.limits.startup, [own.index]
-    if observer is not None:
-        observer.look()
-        before = {p: r.get("beat") for p, r in observer.records.items()}
+    seconds, here, records = own.limits.startup, [own.index], {}
+    if own.folder is not None:
+        before = heartbeat.read(own.folder)
         time.sleep(2.2 * own.limits.heartbeat)
-        records = observer.look()
-        here = [p for p in expected if p == own.index or (p in records and records[p].get("beat") != before.get(p))]
-    away = [p for p in expected if p not in here]
+        records = heartbeat.read(own.folder)
+        beats = [{p: r.get("beat") for p, r in found.items()} for found in (before, records)]
+        here = [p for p in range(own.count) if p == own.index or beats[0].get(p) != beats[1].get(p)]
+    away = [p for p in range(own.count) if p not in here]
     names = ", ".join(f"process {p}" + (f" (host {own.host(p)})" if own.host(p) else "") for p in away)
-    hosts = [(observer.records.get(p, {}) if observer else {}).get("host") for p in here]
-    arrived = ", ".join(f"process {p}" + (f" (host {h})" if h else "") for p, h in zip(here, hosts, strict=True))
+    hosts = {p: records.get(p, {}).get("host") for p in here}
+    arrived = ", ".join(f"process {p}" + (f" (host {host})" if host else "") for p, host in hosts.items())
     at = f"coordinator {own.place.coordinator}" if own.place and own.place.coordinator else "coordinator"
     message = (
-        f"{names or 'some processes'} did not arrive within {seconds:.0f} s of the start; arrived: {arrived}. "
+        f"{names} did not arrive within {seconds:.0f} s of the start; arrived: {arrived}. "
         f"Is the program running there, can it reach the {at}, and does it share {own.folder}?"
         if away else f"all processes have started, but did not reach the {at} within {seconds:.0f} s"
     )  # fmt: skip
@@ -101,9 +98,7 @@ def _tell_and_leave(own: Session, message: str, status: int, lost: tuple[int, ..
     killer = threading.Timer(30.0, os._exit, (status,))  # whatever hangs below
     killer.daemon = True
     killer.start()
-    if own.beat is not None:
-        own.beat.end("failed", message=message.splitlines()[0][:500], lost=list(lost))
-    own.dismiss()
+    own.end("failed", message, lost)
     record = {"process": own.index, "message": message, "status": status, "lost": list(lost)}
     client = session.client()
     if own.joined:  # before that the client ends the process itself
@@ -133,9 +128,7 @@ def fail(message: str, status: int, lost: tuple[int, ...] = ()) -> None:
     if own is None:
         return
     if not session.several():
-        if own.beat is not None:
-            own.beat.end("failed", message=message.splitlines()[0][:500], lost=[])
-        own.dismiss()
+        own.end("failed", message)
         return
     if not own.ending.acquire(blocking=False):
         time.sleep(3600)

@@ -1,6 +1,6 @@
 """A small program beside each process of several: it says so when that process ends without a word.
 
-    guardian.py FOLDER PROCESS PROCESSES SECONDS     started by vtjax.hosts, standard input a pipe of that process
+    python -m vtjax.hosts.guardian FOLDER PROCESS PROCESSES SECONDS    started by vtjax.hosts, which holds its input
 
 A process that is killed cannot say anything, and JAX ends the others (SIGABRT) when the one that coordinates them is
 gone, without naming its host. The pipe is closed in either case; this program then writes the state "died" to the
@@ -10,14 +10,11 @@ heartbeat, so that the others know at once, and prints who else has gone. A last
 from __future__ import annotations
 
 import os
-import pathlib
 import sys
 import time
 
-sys.path[0] = str(pathlib.Path(__file__).parents[2])  # not this folder, whose names hide other packages
-
-from vtjax.files import as_path  # noqa: E402
-from vtjax.hosts import heartbeat  # noqa: E402
+from vtjax.files import as_path
+from vtjax.hosts import heartbeat
 
 
 def last_words(folder: str, process: int, processes: int, seconds: float) -> str:
@@ -38,14 +35,13 @@ def last_words(folder: str, process: int, processes: int, seconds: float) -> str
         if process == 0:  # JAX ends the others when the first is gone: only who was gone before can be the cause
             others = {p: r for p, r in others.items() if p in before}
         lost = heartbeat.blamed(others, process, [p for p, r in others.items() if r.get("state") == "died"])
-        if process == 0 and not lost or lost != [0] and any(process in r.get("lost", ()) for r in others.values()):
+        blamed = any(process in r.get("lost", ()) for r in others.values())
+        if (process == 0 and not lost) or (lost != [0] and blamed):
             lost = []
             break  # the others ended because of this one, or will
     else:
         lost = lost or [p for p in range(processes) if p != process and observer.gone(p, 0.8 * seconds)]
-    if process and lost != [0]:  # the file of the first may come later than those of the processes it took with it
-        time.sleep(min(heartbeat.SETTLE, seconds))
-        lost = [0] if observer.look().get(0, {}).get("state") == "died" else lost
+    lost = observer.first_of(lost, process, min(heartbeat.SETTLE, seconds))
     where = "" if record.get("step") is None else f" at step {record['step']}"
     me = f"process {process} of {processes} (host {record.get('host')})"
     if not lost:

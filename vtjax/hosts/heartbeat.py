@@ -40,21 +40,20 @@ def write(path: Any, record: dict[str, Any]) -> None:
 
 def read(folder: str | os.PathLike) -> dict[int, dict[str, Any]]:
     """{process: its record}; files that are not readable at the moment are left out."""
-    found: dict[int, dict[str, Any]] = {}
-    folder = as_path(folder)
+    records: dict[int, dict[str, Any]] = {}
     try:
-        entries = list(folder.iterdir())
+        entries = list(as_path(folder).iterdir())
     except Exception:
-        return found
+        return records
     for entry in entries:
         match = re.fullmatch(r"process-(\d+)\.json", entry.name)
         if match:
             try:
                 record = json.loads(entry.read_text())
-                found[int(match.group(1))] = record if isinstance(record, dict) else {}
+                records[int(match.group(1))] = record if isinstance(record, dict) else {}
             except Exception:
                 continue
-    return found
+    return records
 
 
 def describe(process: int, record: dict[str, Any] | None, host: str = "") -> str:
@@ -163,6 +162,13 @@ class Observer:
     def age(self, process: int) -> float | None:
         """Seconds since a change was seen, None where there is no file."""
         return None if process not in self._seen else time.monotonic() - self._seen[process][1]
+
+    def first_of(self, gone: list[int], me: int, seconds: float) -> list[int]:
+        """[0] where process 0 has died, else `gone`: its file may come later than those of the ones it took with it."""
+        if me == 0 or gone == [0]:
+            return gone
+        time.sleep(seconds)
+        return [0] if self.look().get(0, {}).get("state") == "died" else gone
 
     def gone(self, process: int, seconds: float) -> bool:
         """Whether a process that is to go on has died, or has been silent for `seconds`."""

@@ -7,11 +7,15 @@ what is said of a process that no longer answers comes from its heartbeat in the
 from __future__ import annotations
 
 import collections
+import contextlib
 import fcntl
+import hashlib
+import importlib.metadata
 import json
 import os
 import pathlib
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -20,9 +24,10 @@ from typing import Any
 import jax
 from absl import logging
 
+import vtjax
 from vtjax.errors import VtjaxError
 from vtjax.files import as_path
-from vtjax.hosts import cluster, ending, maintenance, session, versions
+from vtjax.hosts import cluster, ending, google, session
 from vtjax.hosts.ending import broke, fail, lost_to, stopped
 from vtjax.hosts.session import ADVICE, LOST, Limits, LostProcess, Session, count_of, index_of, several
 
@@ -31,6 +36,8 @@ __all__ = [
     "index_of", "join", "leave", "lost_to", "note", "one_after_another", "same", "save_seconds", "several", "stopped",
 ]  # fmt: skip
 
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "libtpu")
+_SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl", "jax_threefry_partitionable")
 _counts: collections.Counter = collections.Counter()  # of barriers by name: all processes pass them in the same order
 
 
@@ -45,15 +52,18 @@ def join(
 ) -> None:
     """Joins the other processes, where there are any, and starts this one's heartbeat in `folder`.
 
-    mode: "auto" joins those of the flags or of the environment, "on" insists that there are some, "off" does not look.
+    Args:
+      mode: "auto" joins those of the flags or the environment, "on" insists that there are some, "off" does not look.
+      folder: for the heartbeats of all processes; None writes none.
+      coordinator, processes, process: of the flags; "" and -1 where they are not given.
 
     Raises:
       VtjaxError: contradicting flags, no cluster with "on", or processes that run different versions.
     """
-    told = cluster.from_flags(coordinator, processes, process)
-    if mode == "off" and told is not None:
+    flagged = cluster.from_flags(coordinator, processes, process)
+    if mode == "off" and flagged is not None:
         raise VtjaxError("--multihost=off, but --coordinator, --processes and --process name several")
-    place = None if mode == "off" else told or cluster.find()
+    place = None if mode == "off" else flagged or cluster.find()
     if mode == "on" and place is None:
         raise VtjaxError(
             "--multihost=on, but the environment names no other process: give --coordinator=HOST:PORT, --processes=N "
@@ -61,35 +71,45 @@ def join(
         )
     own = Session(None if folder is None else as_path(folder), place, limits)
     session.limits, session.current = limits, own
-    maintenance.watch(own.over)
+    google.watch(own.over)
     if place is None or place.count == 1:
-        own.start_heartbeat()
         return
-    if place.index is not None:
-        own.start_heartbeat()
-        own.start_guardian()
+    own.start_guardian()
     timer = threading.Timer(limits.startup, ending.startup_failed, (own,))
     timer.daemon = True
     timer.start()
-    address, count, index = place.coordinator or None, place.count, place.index
-    if place.kind in ("Slurm", "Open MPI", "Cloud TPU", "GKE"):
-        address = count = index = None  # JAX finds them itself, and which devices are whose
-    shutdown = {"shutdown_timeout_seconds": max(int(limits.lost), 1)}
+    lost = max(int(limits.lost), 1)
     jax.distributed.initialize(
-        address, count, index, initialization_timeout=int(limits.startup) + 60,
-        heartbeat_timeout_seconds=max(int(limits.lost), 1), **shutdown,
+        *(() if place.known_to_jax else (place.coordinator, place.count, place.index)),
+        initialization_timeout=int(limits.startup) + 60, heartbeat_timeout_seconds=lost, shutdown_timeout_seconds=lost,
     )  # fmt: skip
     timer.cancel()
     own.joined = True
-    own.index, own.count = session.state().process_id, session.state().num_processes
-    own.start_heartbeat()
-    if own.guard is None:
-        own.start_guardian()
     threading.Thread(target=ending.watch, args=(own,), name="watch", daemon=True).start()
     own.names = gather("join", socket.gethostname(), limits.startup)
     logging.info("process %d of %d (%s), hosts: %s", index_of(), count_of(), place.kind, ", ".join(own.names))
-    same("library", versions.identity())
+    same("library", identity())
     jax.devices()  # meets the other processes: later, one that asks alone while they wait for it would wait for them
+
+
+def source_digest() -> str:
+    """Twelve hexadecimal digits of the library's Python files: two checkouts that differ have other ones."""
+    root = pathlib.Path(vtjax.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def identity() -> dict[str, str]:
+    """{what must be alike on all processes for one program to run on them: its version or value here}."""
+    values = {"python": ".".join(map(str, sys.version_info[:2])), "vtjax": vtjax.__version__}
+    values["vtjax source"] = source_digest()
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            values[name] = importlib.metadata.version(name)
+    values |= {name: str(getattr(jax.config, name, None)) for name in _SETTINGS}
+    return values | {name: os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_PLATFORMS")}
 
 
 def note(**values: Any) -> None:
@@ -125,10 +145,10 @@ def gather(name: str, text: str, seconds: float | None = None) -> list[str]:
         client.wait_at_barrier(key, max(int(1000 * seconds), 1))
     except Exception as error:
         raise _missing(name, key, seconds, error) from error
-    told = {int(k.rsplit("/", 1)[1]): v[1:] for k, v in client.key_value_dir_get(key)}
+    texts = {int(k.rsplit("/", 1)[1]): v[1:] for k, v in client.key_value_dir_get(key)}
     if index_of() == 0 and _counts[name] > 2:
         client.key_value_delete(f"vtjax/{name}/{_counts[name] - 2}")  # all have read it: they have passed the one after
-    return [told[i] for i in range(count)]
+    return [texts[i] for i in range(count)]
 
 
 def _missing(name: str, key: str, seconds: float, error: Exception) -> LostProcess:
@@ -139,7 +159,7 @@ def _missing(name: str, key: str, seconds: float, error: Exception) -> LostProce
     away = [i for i in range(count_of()) if i not in here]
     if not away or "DEADLINE" not in str(error):
         return lost_to(error, f"waiting for the others ({name})")
-    observer = session.observe(0.0)
+    observer = session.observe()
     named = "; ".join(session.describe(i, observer) for i in away)
     verb = "have" if len(away) > 1 else "has"
     return LostProcess(f"{named} {verb} not arrived within {seconds:.0f} s ({name}); {ADVICE}", tuple(away))
@@ -156,11 +176,11 @@ def same(name: str, values: Mapping[str, Any], seconds: float | None = None) -> 
     Raises:
       VtjaxError: the same on every process, with every differing field, its values and its hosts.
     """
-    told = [json.loads(text) for text in gather(f"same {name}", json.dumps(dict(values), sort_keys=True), seconds)]
+    records = [json.loads(text) for text in gather(f"same {name}", json.dumps(dict(values), sort_keys=True), seconds)]
     lines = []
-    for field in sorted(set().union(*told)):
+    for field in sorted(set().union(*records)):
         groups: dict[str, list[int]] = {}
-        for process, record in enumerate(told):
+        for process, record in enumerate(records):
             groups.setdefault(json.dumps(record.get(field)), []).append(process)
         if len(groups) > 1:
             parts = [f"{value} on {session.places(who)}" for value, who in groups.items()]
@@ -203,8 +223,6 @@ def leave() -> None:
     if session.several():
         barrier("leave", own.limits.finish)
     own.over.set()
-    if own.beat is not None:
-        own.beat.end(own.end_state)
-    own.dismiss()
+    own.end(own.end_state)
     if session.several():
         jax.distributed.shutdown()

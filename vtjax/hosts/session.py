@@ -1,13 +1,13 @@
-"""What one of several processes knows of itself and the others: its session, its limits, who they are."""
+"""What this process knows of itself and of the others, where there are any: its session, limits, who they are."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from vtjax.errors import VtjaxError
@@ -42,8 +42,7 @@ class Session:
 
     def __init__(self, folder: Any, place: cluster.Cluster | None, limits: Limits):
         self.folder, self.place, self.limits = folder, place, limits
-        self.index = place.index if place is not None and place.index is not None else 0
-        self.count = place.count if place is not None and place.count is not None else 1
+        self.index, self.count = (place.index, place.count) if place is not None else (0, 1)
         self.names: list[str] = []  # host of each process, once they have joined
         self.beat: heartbeat.Heartbeat | None = None
         self.guard: subprocess.Popen | None = None
@@ -52,19 +51,25 @@ class Session:
         self.at_end: list[Callable[[], None]] = []  # called however this process ends, unless it is killed
         self.joined = False
         self.over = threading.Event()
-
-    def start_heartbeat(self) -> None:
-        if self.folder is not None and self.beat is None:
-            self.beat = heartbeat.Heartbeat(self.folder, self.index, self.count, self.limits.heartbeat)
+        if folder is not None:
+            self.beat = heartbeat.Heartbeat(folder, self.index, self.count, limits.heartbeat)
 
     def start_guardian(self) -> None:
-        if self.beat is None:
+        """Starts the program that speaks for this process where it is killed."""
+        if self.folder is None:
             return
         silence = min(3 * self.limits.heartbeat, self.limits.lost)
-        arguments = [guardian.__file__, str(self.folder), str(self.index), str(self.count), str(silence)]
-        self.guard = subprocess.Popen([sys.executable, *arguments], stdin=subprocess.PIPE, start_new_session=True)
+        arguments = map(str, (self.folder, self.index, self.count, silence))
+        self.guard = subprocess.Popen(
+            [sys.executable, "-P", "-m", guardian.__name__, *arguments], stdin=subprocess.PIPE, start_new_session=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )  # fmt: skip
 
-    def dismiss(self) -> None:
+    def end(self, state: str, message: str = "", lost: Sequence[int] = ()) -> None:
+        """Writes the last heartbeat, calls `at_end`, and tells the guardian that all is well."""
+        if self.beat is not None:
+            failure = {"message": message.splitlines()[0][:500], "lost": list(lost)} if message else {}
+            self.beat.end(state, **failure)
         for action in self.at_end:
             action()
         if self.guard is not None:
@@ -75,6 +80,7 @@ class Session:
             self.guard = None
 
     def host(self, process: int) -> str:
+        """The name of a process's host, "" where it is not known."""
         if process < len(self.names):
             return self.names[process]
         return self.place.name_of(process) if self.place is not None else ""
@@ -111,22 +117,20 @@ def several() -> bool:
     return count_of() > 1
 
 
-def observe(seconds: float) -> heartbeat.Observer:
-    """The heartbeats of all processes, looked at twice, `seconds` apart."""
-    observer = heartbeat.Observer(current.folder if current is not None and current.folder is not None else "")
-    if observer.folder != "":
-        observer.look()
-        time.sleep(seconds)
-        observer.look()
+def observe() -> heartbeat.Observer | None:
+    """The heartbeats of all processes; None where this one writes none."""
+    if current is None or current.folder is None:
+        return None
+    observer = heartbeat.Observer(current.folder)
+    observer.look()
     return observer
 
 
-def describe(process: int, observer: heartbeat.Observer) -> str:
+def describe(process: int, observer: heartbeat.Observer | None) -> str:
     """A process with its host, and what its heartbeat last said."""
-    host = current.host(process) if current is not None else ""
-    record = observer.records.get(process)
-    text = heartbeat.describe(process, record, host)
-    return text if record is not None or observer.folder == "" else f"{text}, no heartbeat in {observer.folder}"
+    record = observer.records.get(process) if observer is not None else None
+    text = heartbeat.describe(process, record, current.host(process) if current is not None else "")
+    return text if record is not None or observer is None else f"{text}, no heartbeat in {observer.folder}"
 
 
 def places(processes: list[int]) -> str:

@@ -1,7 +1,6 @@
 """Ahead-of-time plans: the train step compiled for hardware that is not here, and what it would cost there.
 
-chips.py     what one chip can do
-topology.py  names of slices, and their devices as the compiler sees them
+topology.py  what one chip can do; names of slices, and their devices as the compiler sees them
 flops.py     floating point operations of a loss and of a step, counted on what is traced
 hlo.py       the compiled text: computations, loops, collectives, memory traffic
 network.py   which wires a collective uses, and for how long

@@ -45,22 +45,30 @@ class Flops:
 _NONE = Flops(0.0, 0.0)
 
 
-def model_flops(task: Task) -> Flops:
-    """Of one train step of the whole global batch: the objective and its gradient, by definition."""
+def abstract_loss(task: Task) -> tuple[Callable[..., jax.Array], tuple[dict, dict, Any, dict]]:
+    """(function, shapes of its arguments): the sum of the loss of one micro-batch of the global batch.
+
+    The function takes (trainable, frozen, rng, batch).
+    """
     train = task.train
     batch = {
-        name: jax.ShapeDtypeStruct((train.batch_size // train.accumulate, *spec.shape[1:]), spec.dtype)
-        for name, spec in task.batch_spec().items()
+        name: jax.ShapeDtypeStruct((train.batch_size // train.accumulate, *spec.shape), spec.dtype)
+        for name, spec in task.example_spec.items()
     }
     key = jax.eval_shape(lambda: jax.random.key(0))
     trainable, frozen = split(jax.eval_shape(task.init, key, batch), train.trainable)
 
-    def objective(trainable: Any, frozen: Any, batch: Any, rng: jax.Array) -> jax.Array:
+    def loss(trainable: dict, frozen: dict, rng: jax.Array, batch: dict) -> jax.Array:
         return task.loss(merge(trainable, frozen), batch, rng, True)["loss"][0]
 
-    traced = jax.make_jaxpr(objective)(trainable, frozen, batch, key)
-    learnt = len(jax.tree.leaves(trainable))
-    return count(traced.jaxpr, range(learnt)) * train.accumulate
+    return loss, (trainable, frozen, key, batch)
+
+
+def model_flops(task: Task) -> Flops:
+    """Of one train step of the whole global batch: the objective and its gradient, by definition."""
+    loss, arguments = abstract_loss(task)
+    learnt = len(jax.tree.leaves(arguments[0]))
+    return count(jax.make_jaxpr(loss)(*arguments).jaxpr, range(learnt)) * task.train.accumulate
 
 
 def executed_flops(traced: Any) -> float:
@@ -103,7 +111,7 @@ def _walk(jaxpr: Any, learnt: Sequence[bool], wanted: Sequence[int]) -> tuple[Fl
 def _flow(jaxpr: Any, learnt: Sequence[bool]) -> Callable[[Any], bool]:
     """Which variables depend on something learnt."""
     depends = dict(zip(jaxpr.invars, learnt, strict=True))
-    reads = lambda v: not isinstance(v, Literal) and depends.get(v, False)  # noqa: E731
+    reads = lambda v: not isinstance(v, Literal) and depends.get(v, False)
     for eqn in jaxpr.eqns:
         for var, value in zip(eqn.outvars, _depends(eqn, [reads(v) for v in eqn.invars]), strict=True):
             depends[var] = value

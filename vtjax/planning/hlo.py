@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -347,7 +348,7 @@ def _mesh_groups(axes: str, devices: str | None, grouped: str) -> np.ndarray:
     factors = []  # (axis, stride, size), of all axes in order, cut where a part begins or ends
     for name, size in sizes.items():
         cuts = sorted({1, size, *(cut for axis, *ends in parts if axis == name for cut in ends)})
-        factors += [(name, a, b // a) for a, b in zip(cuts, cuts[1:])] or [(name, 1, 1)]
+        factors += [(name, a, b // a) for a, b in itertools.pairwise(cuts)] or [(name, 1, 1)]
     inside = [i for axis, a, b in parts for i, (name, at, _) in enumerate(factors) if name == axis and a <= at < b]
     outside = [i for i in range(len(factors)) if i not in inside]
     members = math.prod(factors[i][2] for i in inside)

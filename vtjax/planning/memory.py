@@ -11,7 +11,8 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
-from vtjax.sharding.partition import flatten, merge, split
+from vtjax.planning.flops import abstract_loss
+from vtjax.sharding.partition import flatten
 from vtjax.training.step import Trainer
 from vtjax.training.task import Task
 
@@ -79,8 +80,8 @@ def kept(task: Task) -> list[Tensor]:
     Counted on the traced loss: all that its gradient reads and that depends on the batch. XLA may keep less (it fuses)
     or more (copies).
     """
-    loss, arguments = _objective(task)
-    pulled = lambda trainable, *rest: jax.vjp(lambda t: loss(t, *rest), trainable)[1]  # noqa: E731
+    loss, arguments = abstract_loss(task)
+    pulled = lambda trainable, *rest: jax.vjp(lambda t: loss(t, *rest), trainable)[1]
     jaxpr = jax.make_jaxpr(pulled)(*arguments).jaxpr
     fields = len(arguments[-1])
     depends: dict[Any, str] = dict.fromkeys(jaxpr.invars[len(jaxpr.invars) - fields :], "batch")
@@ -90,31 +91,15 @@ def kept(task: Task) -> list[Tensor]:
             name = f"{eqn.source_info.name_stack}/{eqn.primitive.name}".strip("/")
             depends |= dict.fromkeys(eqn.outvars, name)
     residuals = {v for v in jaxpr.outvars if not isinstance(v, Literal) and v in depends and v not in given}
-    found = [Tensor(_bytes(v.aval), v.aval.str_short(), depends[v]) for v in residuals]
-    return sorted(found, key=lambda t: -t.bytes)
+    tensors = [Tensor(_bytes(v.aval), v.aval.str_short(), depends[v]) for v in residuals]
+    return sorted(tensors, key=lambda t: -t.bytes)
 
 
 def computed_again(task: Task) -> float:
     """Bytes of all devices together that the backward pass makes anew and reads at one time, by rematerialisation: of
     the largest part that is computed again, what its own gradient reads, and so on for the parts inside it."""
-    loss, arguments = _objective(task)
+    loss, arguments = abstract_loss(task)
     return _again(jax.make_jaxpr(loss)(*arguments).jaxpr)
-
-
-def _objective(task: Task) -> tuple[Any, tuple]:
-    """(trainable, frozen, rng, batch) -> loss of one micro-batch, and the shapes of its arguments."""
-    train = task.train
-    batch = {
-        name: jax.ShapeDtypeStruct((train.batch_size // train.accumulate, *spec.shape), spec.dtype)
-        for name, spec in task.example_spec.items()
-    }
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    trainable, frozen = split(jax.eval_shape(task.init, key, batch), train.trainable)
-
-    def loss(trainable: Any, frozen: Any, rng: jax.Array, batch: Any) -> jax.Array:
-        return task.loss(merge(trainable, frozen), batch, rng, True)["loss"][0]
-
-    return loss, (trainable, frozen, key, batch)
 
 
 def _again(jaxpr: Any) -> float:
@@ -149,15 +134,15 @@ def _bytes(aval: Any) -> float:
 
 
 def replicated(trainer: Trainer) -> list[Tensor]:
-    """Arrays of the state that lie whole on every chip, largest first; of one chip all are."""
+    """Arrays of the state that every chip holds in full, largest first; none where there is one chip."""
     if trainer.mesh.size == 1:
         return []
-    found = [
+    tensors = [
         Tensor(shard_bytes(leaf), f"{leaf.dtype}{list(leaf.shape)}", name)
         for name, leaf in flatten({k: trainer.abstract_state[k] for k in ("trainable", "frozen", "opt_state")}).items()
         if leaf.sharding.is_fully_replicated
     ]
-    return sorted(found, key=lambda t: -t.bytes)
+    return sorted(tensors, key=lambda t: -t.bytes)
 
 
 _UNITS = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30}

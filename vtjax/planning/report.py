@@ -12,12 +12,11 @@ import jax
 
 from vtjax import methods
 from vtjax.config import Experiment
-from vtjax.errors import VtjaxError
 from vtjax.planning import hlo, memory, network
 from vtjax.planning.flops import executed_flops, model_flops
 from vtjax.planning.topology import Topology
 from vtjax.sharding.mesh import make_mesh, mesh_shape
-from vtjax.training.step import Trainer
+from vtjax.training.step import Trainer, params_of
 
 SHOWN = 8  # of the largest tensors
 
@@ -51,7 +50,7 @@ class Plan:
     """fits: whether XLA could place the program; None of what needs the compiled program is there where it did not.
 
     memory: per chip. available: bytes of HBM that XLA may use, 0 where unknown. largest: arrays on one chip, those that
-    did not fit where it does not. replicated: arrays of the state that lie whole on every chip. times, mfu,
+    did not fit where it does not. replicated: arrays of the state that every chip holds in full. times, mfu,
     examples_per_second: bounds from the chip's peak rates, None for "cpu".
     """
 
@@ -175,7 +174,7 @@ def describe(step: Step) -> Plan:
         batch_size=train.batch_size,
         accumulate=train.accumulate,
         remat=remat_of(step.experiment),
-        parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(_params(trainer))),
+        parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(params_of(trainer.abstract_state))),
         replicated=memory.replicated(trainer),
         model_flops=needs.total,
         executed_flops=executed,
@@ -192,8 +191,8 @@ def describe(step: Step) -> Plan:
         )  # fmt: skip
     program = hlo.Program(step.compiled.as_text())
     used = memory.state_memory(trainer, kept, step.compiled.memory_analysis())
-    found = hlo.collectives(program, trainer.mesh.size)
-    sent = network.transfers(found, list(trainer.mesh.devices.flat), topology.shape, topology.chip)
+    collectives = hlo.collectives(program, trainer.mesh.size)
+    sent = network.transfers(collectives, list(trainer.mesh.devices.flat), topology.shape, topology.chip)
     sums, touched = network.by_kind(sent), program.traffic()
     largest = [memory.Tensor(size, str(shape), name) for size, shape, name in program.largest(SHOWN)]
     return Plan(
@@ -205,10 +204,6 @@ def describe(step: Step) -> Plan:
 def make_plan(experiment: Experiment, topology: Topology, devices: list | None = None) -> Plan:
     """Compiles the train step for the topology and reads off what it takes; raises as `compile_step`."""
     return describe(compile_step(experiment, topology, devices))
-
-
-def _params(trainer: Trainer) -> dict:
-    return {k: trainer.abstract_state[k] for k in ("trainable", "frozen")}
 
 
 def _times(topology: Topology, executed: float, touched: float, sums: dict[str, dict[str, float]]) -> Times | None:
@@ -241,9 +236,3 @@ def usable_hbm(topology: Topology) -> float:
 def remat_of(experiment: Experiment) -> str | None:
     """The rematerialisation policy of a method that has one (see vtjax/methods/__init__.py)."""
     return getattr(getattr(experiment.method, "model", None), "remat", None)
-
-
-def check_slices(topology: Topology) -> None:
-    """Raises VtjaxError for slices of devices that have none."""
-    if topology.kind == "cpu" and topology.slices > 1:
-        raise VtjaxError(f"--slices={topology.slices}: cpu devices form no slices")

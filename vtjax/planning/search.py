@@ -72,7 +72,8 @@ def candidates(
 
     batches: global batch sizes; none is the experiment's own.
     """
-    experiment = _on(experiment, topology, Mesh(topology.chips, 1, 1, topology.slices))
+    mesh = Mesh(topology.chips, 1, 1, topology.slices)
+    experiment = planned(with_settings(experiment, {"mesh": mesh}), topology)
     levers = dict(methods.get(experiment.name).levers)
     refused: dict[str, None] = {}
     found = []
@@ -120,7 +121,7 @@ class _Measure:
             raise VtjaxError(f"a batch of {train.batch_size} in {accumulate} parts does not split {ways} ways")
         abstract = AbstractMesh((mesh.data, mesh.fsdp, mesh.tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))
         found = partitioning.partition(self.params, self.task.rules, abstract)
-        spread = lambda tree, shardings: sum(  # noqa: E731
+        spread = lambda tree, shardings: sum(
             math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize
             for x, s in zip(jax.tree.leaves(tree), jax.tree.leaves(shardings), strict=True)
         )
@@ -195,10 +196,6 @@ def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experi
         holder = operator.attrgetter(".".join(parents))(experiment) if parents else experiment
         setattr(holder, last, value)
     return experiment
-
-
-def _on(experiment: Experiment, topology: Topology, mesh: Mesh) -> Experiment:
-    return planned(with_settings(experiment, {"mesh": mesh}), topology)
 
 
 def _divisors(n: int) -> list[int]:

@@ -7,21 +7,47 @@ read there without libtpu, times cannot.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
 import re
-from collections.abc import Sequence
 
 from vtjax.errors import VtjaxError, nearest
-from vtjax.planning.chips import CHIPS, Chip
 
-_CUBES = (
-    "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16",
-)  # fmt: skip
-_SQUARES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
-_SHAPES = {"v4": (*_CUBES,), "v5p": (*_CUBES, "16x16x24"), "v5e": _SQUARES, "v6e": _SQUARES}
-_CORES = {"v4": 2, "v5p": 2, "v5e": 1, "v6e": 1}  # that a name counts per chip
+_GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What one TPU chip can do, as its maker publishes it (Google Cloud's system architecture pages, read in 2026).
+
+    Peak figures, of which a program reaches a share; bandwidths are per direction.
+
+    flops: bfloat16 matrix products, operations/s. hbm: bytes; hbm_bandwidth: bytes/s. ici: bytes/s of one link to one
+    neighbour; torus: its dimensions. wraps: an axis is closed to a ring where its length is a multiple of this. dcn:
+    bytes/s of one chip's share of its host's network card, for slices to talk over. cores: that a name counts per chip.
+    """
+
+    flops: float
+    hbm: int
+    hbm_bandwidth: float
+    ici: float
+    torus: int
+    wraps: int
+    dcn: float
+    cores: int
+
+
+CHIPS = {
+    "v4": Chip(275e12, 32 * _GIB, 1.228e12, 50e9, 3, 4, 6.25e9, 2),
+    "v5e": Chip(197e12, 16 * _GIB, 0.819e12, 50e9, 2, 16, 3.125e9, 1),
+    "v5p": Chip(459e12, 95 * _GIB, 2.765e12, 100e9, 3, 4, 6.25e9, 2),
+    "v6e": Chip(918e12, 32 * _GIB, 1.638e12, 112e9, 2, 16, 12.5e9, 1),
+}
+_CUBES = "2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8 8x8x16 8x16x16 16x16x16"
+_SQUARES = "1x1 2x2 2x4 4x4 4x8 8x8 8x16 16x16"
+_SHAPES = {"v4": _CUBES, "v5p": f"{_CUBES} 16x16x24", "v5e": _SQUARES, "v6e": _SQUARES}  # smallest first
 _ALIASES = {"v5litepod": "v5e", "v5lite": "v5e", "trillium": "v6e"}
 # Without these libtpu looks for a TPU's metadata; and plans may be made beside each other.
 _ENVIRONMENT = {
@@ -55,9 +81,14 @@ class Topology:
         return f"{self.kind}:{'x'.join(map(str, self.shape))}"
 
     def __str__(self) -> str:
-        sold = sold_as(self.kind, self.shape)
-        also = f" ({sold})" if sold else ""
+        also = f" ({self.sold_as})" if self.sold_as else ""
         return f"{self.arrangement}{also}" + (f", {self.slices} slices" if self.slices > 1 else "")
+
+    @property
+    def sold_as(self) -> str:
+        """The marketing name of one slice, "" where there is none."""
+        slice_ = dataclasses.replace(self, slices=1)
+        return next((name for name, place in SOLD.items() if place == slice_), "")
 
     def devices(self) -> list:
         """Descriptions of the devices, for a mesh to compile on.
@@ -93,29 +124,27 @@ def cpu_devices(count: int) -> list:
     """`count` devices of this machine's processor; asked for before JAX starts, there are as many as wanted."""
     import jax
 
-    try:
+    with contextlib.suppress(RuntimeError):  # JAX has started: as many as there are
         jax.config.update("jax_num_cpu_devices", count)
-    except RuntimeError:
-        pass  # JAX has started: as many as there are
     devices = jax.devices("cpu")
     if len(devices) < count:
         raise VtjaxError(f"--topology=cpu:{count}: JAX has started with {len(devices)} devices")
     return devices[:count]
 
 
-def sold_as(kind: str, shape: Sequence[int]) -> str:
-    """The marketing name of an arrangement, "" where there is none."""
-    if "x".join(map(str, shape)) not in _SHAPES.get(kind, ()):
-        return ""
-    return f"{kind}-{math.prod(shape) * _CORES[kind]}"
+def _shape(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split("x")))
 
 
-def names() -> list[str]:
-    """All marketing names."""
-    return [sold_as(kind, _parsed(shape)) for kind, shapes in _SHAPES.items() for shape in shapes]
+def _sold() -> dict[str, Topology]:
+    places = [Topology(kind, _shape(text)) for kind, shapes in _SHAPES.items() for text in shapes.split()]
+    return {f"{place.kind}-{place.chips * CHIPS[place.kind].cores}": place for place in places}
 
 
-def parse(name: str, slices: int = 1) -> Topology:
+SOLD = _sold()  # slices by marketing name
+
+
+def parse(asked: str, slices: int = 1) -> Topology:
     """A topology by either kind of name.
 
     Raises:
@@ -123,24 +152,25 @@ def parse(name: str, slices: int = 1) -> Topology:
     """
     if slices < 1:
         raise VtjaxError(f"--slices={slices}: at least 1")
-    found = re.fullmatch(r"(\w+?)(?::([\dx]+)|-(\d+))", name.strip().lower())
+    found = re.fullmatch(r"(\w+?)(?::([\dx]+)|-(\d+))", asked.strip().lower())
     if not found:
-        raise VtjaxError(f"--topology={name!r}: for example v5p-128, v5p:4x4x4, v5e-16 or cpu:8")
+        raise VtjaxError(f"--topology={asked!r}: for example v5p-128, v5p:4x4x4, v5e-16 or cpu:8")
     kind = _ALIASES.get(found[1], found[1])
     if kind == "cpu" and (found[2] or "").isdigit() and int(found[2]):
         return Topology("cpu", (int(found[2]),), slices)
     if kind not in CHIPS:
-        raise VtjaxError(f"--topology={name!r}: no chip {found[1]!r}; {nearest(found[1], [*CHIPS, 'cpu'])}")
+        raise VtjaxError(f"--topology={asked!r}: no chip {found[1]!r}; {nearest(found[1], [*CHIPS, 'cpu'])}")
     if found[3]:
-        known = {sold_as(kind, _parsed(shape)): shape for shape in _SHAPES[kind]}
-        if f"{kind}-{found[3]}" not in known:
-            raise VtjaxError(f"--topology={name!r}: sold are {', '.join(known)}; {kind}:AxB... names any arrangement")
-        return Topology(kind, _parsed(known[f"{kind}-{found[3]}"]), slices)
+        name = f"{kind}-{found[3]}"
+        if name not in SOLD:
+            known = ", ".join(name for name in SOLD if name.startswith(f"{kind}-"))
+            raise VtjaxError(f"--topology={asked!r}: sold are {known}; {kind}:AxB... names any arrangement")
+        return dataclasses.replace(SOLD[name], slices=slices)
     parts = found[2].split("x")
     dimensions = CHIPS[kind].torus
     if len(parts) != dimensions or not all(p.isdigit() and int(p) for p in parts):
         example = "4x4x4" if dimensions == 3 else "4x4"
-        raise VtjaxError(f"--topology={name!r}: {kind} is a torus of {dimensions} dimensions, for example {example}")
+        raise VtjaxError(f"--topology={asked!r}: {kind} is a torus of {dimensions} dimensions, for example {example}")
     return Topology(kind, tuple(map(int, parts)), slices)
 
 
@@ -149,9 +179,5 @@ def larger(topology: Topology) -> Topology | None:
     if topology.kind == "cpu":
         return Topology("cpu", (2 * topology.shape[0],), topology.slices)
     size = math.prod(topology.shape)
-    shapes = [_parsed(s) for s in _SHAPES[topology.kind]]
-    return next((dataclasses.replace(topology, shape=s) for s in shapes if math.prod(s) > size), None)
-
-
-def _parsed(shape: str) -> tuple[int, ...]:
-    return tuple(map(int, shape.split("x")))
+    sizes = (dataclasses.replace(p, slices=topology.slices) for p in SOLD.values() if p.kind == topology.kind)
+    return next((place for place in sizes if math.prod(place.shape) > size), None)

@@ -24,16 +24,16 @@ def mesh_shape(config: MeshConfig, device_count: int) -> tuple[int, int, int]:
       VtjaxError: sizes that do not multiply to the device count, or more than one -1.
     """
     sizes = [config.data, config.fsdp, config.tensor]
+    asked = f"config.mesh={dict(zip(AXES, sizes, strict=True))}"
     if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
-        raise VtjaxError(f"config.mesh={dict(zip(AXES, sizes))}: sizes are positive, and one of them may be -1")
+        raise VtjaxError(f"{asked}: sizes are positive, and one of them may be -1")
     known = math.prod(s for s in sizes if s != -1)
     if -1 in sizes:
         if device_count % known:
-            raise VtjaxError(f"config.mesh={dict(zip(AXES, sizes))}: {known} does not divide {device_count} devices")
+            raise VtjaxError(f"{asked}: {known} does not divide {device_count} devices")
         sizes[sizes.index(-1)] = device_count // known
     if math.prod(sizes) != device_count:
-        asked = f"config.mesh={dict(zip(AXES, sizes))} asks for {math.prod(sizes)} devices"
-        raise VtjaxError(f"{asked}, there are {device_count}")
+        raise VtjaxError(f"{asked} asks for {math.prod(sizes)} devices, there are {device_count}")
     return tuple(sizes)
 
 

@@ -27,7 +27,7 @@ LOGICAL_AXES: Mapping[str, str | tuple[str, ...] | None] = {
 
 def path_name(path: Sequence[Any]) -> str:
     """A jax key path as "a/b/c"."""
-    return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
 
 
 def flatten(tree: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import threading
 import commands
 import pytest
 
-from vtjax.hosts import maintenance
+from vtjax.hosts import google
 
 TOY = commands.ROOT / "tests" / "support" / "toy.py"
 
@@ -36,12 +36,12 @@ def server():
 
 def test_what_is_about_to_happen(server):
     environment, entries = server
-    assert maintenance.notice(environment) == ""
+    assert google.notice(environment) == ""
     entries["maintenance-event"] = "TERMINATE_ON_HOST_MAINTENANCE"
-    assert maintenance.notice(environment) == "maintenance of the machine (TERMINATE_ON_HOST_MAINTENANCE)"
+    assert google.notice(environment) == "maintenance of the machine (TERMINATE_ON_HOST_MAINTENANCE)"
     entries["preempted"] = "TRUE"
-    assert maintenance.notice(environment) == "the machine is being preempted"
-    assert maintenance.notice({"GCE_METADATA_HOST": "localhost:1"}) == "", "no server, no notice"
+    assert google.notice(environment) == "the machine is being preempted"
+    assert google.notice({"GCE_METADATA_HOST": "localhost:1"}) == "", "no server, no notice"
 
 
 def test_a_run_saves_and_ends(server, tmp_path):
