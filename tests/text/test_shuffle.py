@@ -11,15 +11,9 @@ from vtjax.text.shuffle import (
     has_wrong_order,
     inversions,
     is_degenerate,
-    join_events,
     ordered_text,
     shuffled_order,
 )
-
-
-def test_joined_events_end_with_a_space_each():
-    assert join_events(["A person walks.", "A person sits."]) == "A person walks. A person sits. "
-    assert join_events([]) == ""
 
 
 def test_ordered_text_has_single_spaces_between_events():

@@ -42,13 +42,13 @@ _WORDS = regex.compile(
 
 
 def clean(text: str) -> str:
-    """The text as the pattern sees it: repaired, entities resolved, single blanks, lower case."""
+    """Makes of a text what the pattern sees: repaired, entities resolved, single blanks, lower case."""
     text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
     return regex.sub(r"\s+", " ", text).strip().lower()
 
 
 def published_order(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """The ids that follow from the merges: bytes (printable ones first), the same at a word's end, merged pairs in
+    """Numbers the tokens that merges make: bytes (printable ones first), the same at a word's end, merged pairs in
     order, start and end of text."""
     symbols = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     tokens = [*symbols, *(s + _WORD_END for s in symbols), *(a + b for a, b in merges), START, END]
@@ -56,14 +56,19 @@ def published_order(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
 
 
 class ClipTokenizer(RowTokenizer):
-    """See `vtjax.text.tokenizer.Tokenizer`; `encode(texts)` gives the ids that OpenAI's `tokenize` gives.
-
-    merges: pairs in order of rank; none at all is a working tokenizer of bytes (514 ids), for trials.
-    vocabulary: token -> id; None for `published_order`. pad_id: OpenAI pads with 0, transformers with the end of text;
-    the model does not see the difference. on_long: a text that does not fit is cut and its last id made the end of
-    text ("truncate"), or is refused ("error", OpenAI's default).
+    """Gives the ids that OpenAI's `tokenize` gives; see `vtjax.text.tokenizer.Tokenizer`.
 
     A text that itself holds "<|endoftext|>" gets that special id, as in the reference.
+
+    Args:
+      merges: pairs in order of rank; none at all is a working tokenizer of bytes (514 ids), for trials.
+      vocabulary: token -> id; None for `published_order`.
+      pad_id: OpenAI pads with 0, transformers with the end of text; the model does not see the difference.
+      on_long: a text that does not fit is cut and its last id made the end of text ("truncate"), or is refused
+        ("error", OpenAI's default).
+
+    Raises:
+      VtjaxError: a vocabulary without a token that the merges make, or an unknown pad_id or on_long.
     """
 
     room = (3, "start of text, a token and end of text")
@@ -95,10 +100,12 @@ class ClipTokenizer(RowTokenizer):
 
     @classmethod
     def load(cls, source: str | os.PathLike[str], pad_id: int | None = None, on_long: str | None = None):
-        """From `bpe_simple_vocab_16e6.txt.gz` (or its text), or a folder or hub id of a CLIP model in the Hugging Face
-        layout (vocab.json and merges.txt, or tokenizer.json) or what `save` wrote.
+        """Reads a vocabulary.
 
-        pad_id, on_long: as saved, else 0 and "truncate".
+        Args:
+          source: `bpe_simple_vocab_16e6.txt.gz` (or its text), what `save` wrote, or a folder or hub id of a CLIP model
+            in the Hugging Face layout (vocab.json and merges.txt, or tokenizer.json).
+          pad_id, on_long: see the class; None: as saved, else 0 and "truncate".
 
         Raises:
           VtjaxError: no such file or folder, or no CLIP vocabulary in it.
@@ -125,7 +132,7 @@ class ClipTokenizer(RowTokenizer):
         return super().encode(texts, length)
 
     def token_ids(self, text: str) -> list[int]:
-        """All ids of one text, without start and end."""
+        """See `RowTokenizer.token_ids`."""
         return self._backend.encode(_WORDS.findall(clean(text)), is_pretokenized=True).ids
 
     def save(self, folder: str | os.PathLike[str]) -> None:

@@ -20,10 +20,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import tokenizers
 
 from vtjax.errors import VtjaxError
 from vtjax.files import write_atomically
-from vtjax.text.tokenizer import RowTokenizer, tokenizer_class
+from vtjax.text.tokenizer import RowTokenizer, read_backend, tokenizer_class
 from vtjax.weights.files import read_json
 
 MEDIA_ID = -200  # stands for one video or image in a list of ids
@@ -44,11 +45,11 @@ _DECODER = {
 
 
 class LlamaTokenizer(RowTokenizer):
-    """Text to ids and back.
+    """Turns texts into ids and back. `pad_id` is `unk_id`, as in Vicuna's training.
 
-    folder: with tokenizer.json (a byte-pair model with byte fallback) or tokenizer.model. legacy: default as the
-    folder's tokenizer_config.json says, True if it does not. `unk_id`, `bos_id`, `eos_id`; `pad_id` is `unk_id`, as in
-    Vicuna's training. `truncated` counts texts cut by `encode`.
+    Args:
+      folder: with tokenizer.json (a byte-pair model with byte fallback) or tokenizer.model.
+      legacy: default as the folder's tokenizer_config.json says, True if it does not.
 
     Raises:
       VtjaxError: no tokenizer there, or one of another kind.
@@ -75,14 +76,14 @@ class LlamaTokenizer(RowTokenizer):
         self._backend = self._merging()
 
     def token_ids(self, text: str) -> list[int]:
-        """All ids of one text, without start and end."""
+        """See `RowTokenizer.token_ids`."""
         # Without `legacy`, the prefix goes before the whole text, and vanishes where a special token is first.
         if text and not self.legacy and not text.startswith(tuple(self._added)):
             text = SPACE + text
         return self._backend.encode(text, add_special_tokens=False).ids
 
     def ids_with_media(self, prompt: str, media: Sequence[str] = MEDIA, bos: bool = True) -> list[int]:
-        """Ids of a prompt with `MEDIA_ID` where it says "<video>" or "<image>".
+        """Gives the ids of a prompt, `MEDIA_ID` where it says "<video>" or "<image>".
 
         As in the reference, the chunks around a placeholder are tokenized each by itself: "<video>\\nWho" continues
         with the dummy prefix and then the line break, and "USER: <video>" ends with a token for its trailing space.
@@ -95,7 +96,7 @@ class LlamaTokenizer(RowTokenizer):
         return ids
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
-        """Text of ids, the first dummy prefix removed; incomplete UTF-8 from byte tokens becomes U+FFFD.
+        """Gives the text of ids, the first dummy prefix removed; incomplete UTF-8 from byte tokens becomes U+FFFD.
 
         Raises:
           VtjaxError: an id that the vocabulary does not have, such as a media placeholder.
@@ -149,17 +150,12 @@ class LlamaTokenizer(RowTokenizer):
 
     def _merging(self):
         """The backend: as published, but that Metaspace would put no prefix before a text that starts with a space."""
-        import tokenizers
-
         content = self._published() | {"truncation": None, "padding": None}
         content["added_tokens"] = [{"id": i, "content": t, **_FLAGS} for t, i in self._added.items()]
         content["model"] = content["model"] | {"vocab": content["model"]["vocab"] | self._added}  # else ids are made up
         if not self.legacy:
             content |= {"normalizer": _REPLACE, "pre_tokenizer": None}
-        try:
-            return tokenizers.Tokenizer.from_str(json.dumps(content))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise VtjaxError(f"{self.folder}: its tokenizer cannot be read ({error})") from error
+        return read_backend(self.folder, lambda: tokenizers.Tokenizer.from_str(json.dumps(content)))
 
 
 def is_llama_folder(folder: pathlib.Path) -> bool:
@@ -168,7 +164,7 @@ def is_llama_folder(folder: pathlib.Path) -> bool:
 
 
 def expand_media(ids: Sequence[int], tokens: int, fill: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Each `MEDIA_ID` spread over the `tokens` places of its soft tokens.
+    """Spreads each `MEDIA_ID` over the `tokens` places of its soft tokens.
 
     Returns:
       ids int32 [L], `fill` at the media's places, and media_index int32 [L]: 0 .. tokens - 1 there (the second medium
@@ -220,31 +216,19 @@ def _read_model(path: pathlib.Path) -> dict[str, Any]:
     vocab = {piece.piece: i for i, piece in enumerate(model.pieces)}
     if len(vocab) != len(model.pieces):
         raise VtjaxError(f"{path}: a piece is listed twice")
+    merges = _merges([p for p in model.pieces if p.type == kinds.NORMAL], vocab)
+    unknown = next((p.piece for p in model.pieces if p.type == kinds.UNKNOWN), "<unk>")
+    pairs = tokenizers.models.BPE(vocab, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    backend = tokenizers.Tokenizer(pairs)
     special = [p.piece for p in model.pieces if p.type in (kinds.UNKNOWN, kinds.CONTROL, kinds.USER_DEFINED)]
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [{"id": vocab[piece], "content": piece, **_FLAGS} for piece in special],
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": next((p.piece for p in model.pieces if p.type == kinds.UNKNOWN), "<unk>"),
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": True,
-            "byte_fallback": True,
-            "ignore_merges": False,
-            "vocab": vocab,
-            "merges": _merges([p for p in model.pieces if p.type == kinds.NORMAL], vocab),
-        },
-    }
+    backend.add_special_tokens([tokenizers.AddedToken(piece, normalized=False) for piece in special])
+    return json.loads(backend.to_str())
 
 
-def _merges(pieces: Sequence[Any], vocab: dict[str, int]) -> list[list[str]]:
+def _merges(pieces: Sequence[Any], vocab: dict[str, int]) -> list[tuple[str, str]]:
     """Every pair of pieces whose union is a piece, best piece first: SentencePiece merges by the score of the union."""
     merges = []
     for piece in (p.piece for p in sorted(pieces, key=lambda p: -p.score)):
         halves = [(piece[:cut], piece[cut:]) for cut in range(1, len(piece))]
-        merges += [list(pair) for pair in halves if pair[0] in vocab and pair[1] in vocab]
+        merges += [pair for pair in halves if pair[0] in vocab and pair[1] in vocab]
     return merges

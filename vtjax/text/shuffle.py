@@ -14,14 +14,9 @@ _ENUMERATED = 5  # up to this many events all orders are listed; beyond it a ran
 _MAX_EVENTS = 8  # 8! - 1 = 40,319 orders
 
 
-def join_events(events: Sequence[str]) -> str:
-    """The events as one text, each followed by one space (also the last, as in the released code)."""
-    return "".join(f"{event} " for event in events)
-
-
 def ordered_text(events: Sequence[str], order: Sequence[int] | None = None) -> str:
-    """The events, in `order` where it is given, joined without spaces at either end: the text that a model is given."""
-    return join_events([events[i].strip() for i in (range(len(events)) if order is None else order)]).rstrip()
+    """Joins the events, in `order` where it is given, with single spaces between them: the text for a model."""
+    return " ".join(events[i].strip() for i in (range(len(events)) if order is None else order)).rstrip()
 
 
 def is_degenerate(events: Sequence[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import collections
 import hashlib
 import json
@@ -11,7 +12,7 @@ import re
 import shutil
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -50,20 +51,6 @@ class Tokenizer(Protocol):
 
     def fingerprint(self) -> str:
         """Text that is equal where the ids of every text are."""
-
-
-class DecodingTokenizer(Tokenizer, Protocol):
-    """What a language model needs beside: one text's ids at their own length, and the way back."""
-
-    pad_id: int
-    bos_id: int
-    eos_id: int
-
-    def ids(self, text: str, bos: bool = True, eos: bool = False) -> list[int]:
-        """Ids of one text, after the start token if `bos`, before the end token if `eos`."""
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, special ones left out."""
 
 
 def words(text: str) -> list[str]:
@@ -121,27 +108,40 @@ def tokenizer_class(folder: pathlib.Path) -> str:
         return ""
 
 
-class RowTokenizer:
-    """Implements `Tokenizer.encode` and `DecodingTokenizer.ids` by `token_ids`, the ids of one text.
+class RowTokenizer(abc.ABC):
+    """Does what tokenizers share that can give the ids of one text at their own length, by `token_ids`.
 
-    closes: whether `encode` ends each text with `eos_id`. room: the least length and what it is for, in messages.
-    on_long: a text that does not fit is cut ("truncate") or refused ("error").
+    Attributes:
+      pad_id, bos_id, eos_id: ids of padding, start and end.
+      closes: whether `encode` ends each text with `eos_id`.
+      room: the least length and what it is for, in messages.
+      on_long: a text that does not fit is cut ("truncate") or refused ("error").
+      truncated: see `Tokenizer`.
     """
 
     pad_id: int
     bos_id: int
     eos_id: int
+    vocab_size: int
     closes = True
     room = (3, "[CLS], a word and [SEP]")
     on_long = "truncate"
     truncated = 0
 
+    @abc.abstractmethod
     def token_ids(self, text: str) -> list[int]:
-        """All ids of one text, without start and end."""
-        raise VtjaxError(f"{type(self).__name__} has no token_ids")
+        """Gives all ids of one text, without start and end."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Gives the text of ids, special ones left out.
+
+        Raises:
+          VtjaxError: a tokenizer whose ids do not lead back to texts.
+        """
+        raise VtjaxError(f"{type(self).__name__}: its ids do not lead back to texts")
 
     def ids(self, text: str, bos: bool = True, eos: bool = False) -> list[int]:
-        """See `DecodingTokenizer.ids`."""
+        """Gives the ids of one text, after the start id if `bos`, before the end id if `eos`."""
         return [self.bos_id] * bos + self.token_ids(text) + [self.eos_id] * eos
 
     def encode(self, texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -167,7 +167,7 @@ class RowTokenizer:
 
 
 class WordTokenizer(RowTokenizer):
-    """[CLS] words [SEP], by a vocabulary of whole words.
+    """Gives [CLS] words [SEP], by a vocabulary of whole words.
 
     Ids: 0..3 are `SPECIAL`, then `vocabulary` in order, then `oov_buckets` ids that unknown words are spread over by
     a stable hash ([UNK] where there are none). `unknown` counts the unknown words met so far.
@@ -206,7 +206,7 @@ class WordTokenizer(RowTokenizer):
         return self.vocab_size - self.oov_buckets + stable_hash(word) % self.oov_buckets
 
     def token_ids(self, text: str) -> list[int]:
-        """All ids of one text, without start and end."""
+        """See `RowTokenizer.token_ids`."""
         return [self._id(word) for word in self.split(text)]
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -230,7 +230,7 @@ class WordTokenizer(RowTokenizer):
 
 
 class CausalWordTokenizer(WordTokenizer):
-    """Start, words and marks for a language model: lower case, not normalised otherwise.
+    """Gives start, words and marks for a language model: lower case, not normalised otherwise.
 
     Ids: 0 to 2 are unknown (and padding), start and end; then `vocabulary` in order.
     """
@@ -258,16 +258,22 @@ class CausalWordTokenizer(WordTokenizer):
         return cls(json.loads((pathlib.Path(folder) / CAUSAL_FILE).read_text(encoding="utf-8")))
 
     def fingerprint(self) -> str:
-        """The words themselves: checkpoints of earlier versions name them so."""
+        """Gives the words themselves, as earlier versions did."""
         return " ".join(self.vocabulary)
 
 
 class HFTokenizer:
-    """The tokenizer of a Hugging Face folder: its tokenizer.json, or what transformers makes of older files."""
+    """Uses the tokenizer of a Hugging Face folder: its tokenizer.json, or what transformers makes of older files.
+
+    Raises:
+      VtjaxError: no tokenizer there, an unreadable one, or one without a padding token.
+    """
 
     def __init__(self, folder: str | os.PathLike[str]):
         self.folder = pathlib.Path(folder)
-        self._backend = _backend(self.folder)
+        if not any((self.folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
+            raise VtjaxError(f"{folder}: no tokenizer; expected {WORD_FILE}, tokenizer.json, vocab.txt or vocab.json")
+        self._backend = read_backend(self.folder, lambda: _backend(self.folder))
         self._backend.no_padding()
         self._backend.no_truncation()
         pads = [self._backend.token_to_id(token) for token in _pad_tokens(self.folder)]
@@ -305,19 +311,28 @@ class HFTokenizer:
         return hashlib.sha256(f"{self.pad_id} {self._backend.to_str()}".encode()).hexdigest()
 
 
-def _backend(folder: pathlib.Path):
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
-        raise VtjaxError(f"{folder}: no tokenizer; expected {WORD_FILE}, tokenizer.json, vocab.txt or vocab.json")
+def read_backend(folder: pathlib.Path, read: Callable[[], Any]) -> Any:
+    """What `read` makes of the files of a folder by a library, whose errors become those of a user's input.
+
+    Raises:
+      VtjaxError: an unreadable or malformed file. The package tokenizers raises bare Exceptions for these.
+    """
     try:
-        if (folder / "tokenizer.json").is_file():
-            import tokenizers
+        return read()
+    except Exception as error:
+        if type(error) is Exception or isinstance(error, OSError | ValueError):
+            raise VtjaxError(f"{folder}: its tokenizer cannot be read ({error})") from error
+        raise
 
-            return tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-        import transformers
 
-        return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
-    except Exception as error:  # tokenizers raises bare Exception
-        raise VtjaxError(f"{folder}: its tokenizer cannot be read ({error})") from error
+def _backend(folder: pathlib.Path) -> Any:
+    if (folder / "tokenizer.json").is_file():
+        import tokenizers
+
+        return tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    import transformers
+
+    return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
 
 
 def _pad_tokens(folder: pathlib.Path) -> tuple[str, ...]:

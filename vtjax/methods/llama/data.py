@@ -12,7 +12,7 @@ import numpy as np
 
 from vtjax.errors import Problems, VtjaxError
 from vtjax.methods.llama.config import LlamaConfig, LlamaDataConfig
-from vtjax.text.tokenizer import DecodingTokenizer
+from vtjax.text.tokenizer import RowTokenizer
 from vtjax.worlds.motion_captions import make_caption
 from vtjax.worlds.motion_world import MOTION_WORLD_VERSION, MotionWorld
 
@@ -102,7 +102,7 @@ class Transform:
     """An item to the arrays of `task.example_spec`; what is too long loses its end."""
 
     config: LlamaConfig
-    tokenizer: DecodingTokenizer
+    tokenizer: RowTokenizer
 
     def __call__(self, item: Item, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         length = self.config.text.max_tokens

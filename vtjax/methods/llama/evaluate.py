@@ -15,7 +15,7 @@ from vtjax.evals.protocol import Result
 from vtjax.evals.statistics import bootstrap_interval
 from vtjax.methods.llama import data
 from vtjax.methods.llama.task import LlamaObjective
-from vtjax.text.tokenizer import DecodingTokenizer
+from vtjax.text.tokenizer import RowTokenizer
 
 _BATCH = 16
 
@@ -23,7 +23,7 @@ _BATCH = 16
 class Scorer:
     """Scores answers by a model and its tokenizer."""
 
-    def __init__(self, objective: LlamaObjective, tokenizer: DecodingTokenizer):
+    def __init__(self, objective: LlamaObjective, tokenizer: RowTokenizer):
         self.tokenizer, self.transform = tokenizer, data.Transform(objective.config, tokenizer)
         self._scores = jax.jit(objective.scores)
 

@@ -10,7 +10,7 @@ from vtjax.methods.llama.config import LlamaConfig
 from vtjax.nn import llama
 from vtjax.text.assets import kept_tokenizer
 from vtjax.text.llama_tokenizer import LlamaTokenizer
-from vtjax.text.tokenizer import CausalWordTokenizer, DecodingTokenizer
+from vtjax.text.tokenizer import CausalWordTokenizer, RowTokenizer
 from vtjax.weights.files import read_json
 from vtjax.weights.hub import local_folder
 from vtjax.weights.llama import config_from_hf
@@ -31,7 +31,7 @@ def sizes_of(config: LlamaConfig) -> llama.LlamaConfig:
 
 def open_tokenizer(
     config: LlamaConfig, sizes: llama.LlamaConfig, assets: pathlib.Path, corpus: Sequence[str] | None = None
-) -> DecodingTokenizer:
+) -> RowTokenizer:
     """The tokenizer kept in a run's assets, made there first where `corpus` (the training texts) is given.
 
     Raises:
@@ -39,7 +39,7 @@ def open_tokenizer(
     """
     source = config.text.vocabulary or config.model.pretrained
 
-    def make() -> DecodingTokenizer:
+    def make() -> RowTokenizer:
         if source:
             return LlamaTokenizer(local_folder(source))
         room = sizes.vocab_size - CausalWordTokenizer.specials
