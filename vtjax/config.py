@@ -307,7 +307,8 @@ def _comments(kind: type) -> dict[str, str]:
     except (OSError, TypeError):
         return {}
     comments: dict[str, str] = {}
-    name, between = "", []  # the last field, and lines of comment since
+    name = ""  # the last field
+    between: list[str] = []  # lines of comment since
     for line in lines:
         field, comment = re.match(r"    (\w+): ", line), re.search(r"(?:^|\s)# (.*)", line)
         text = comment[1].strip() if comment else ""

@@ -45,26 +45,26 @@ def write_atomically(path: os.PathLike | str, content: str | bytes) -> pathlib.P
 
     Raises VtjaxError when the file cannot be written; what stood at `path` before is then unchanged.
     """
-    path = as_path(path)
+    place = as_path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
-    if is_remote(path):
+    if is_remote(place):
         try:
-            path.write_bytes(data)
+            place.write_bytes(data)
         except Exception as error:
-            raise VtjaxError(f"{path}: cannot be written: {type(error).__name__}: {error}") from error
-        return path
+            raise VtjaxError(f"{place}: cannot be written: {type(error).__name__}: {error}") from error
+        return place
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        os.replace(temporary, place)
     except OSError as error:
         if temporary is not None:
             pathlib.Path(temporary).unlink(missing_ok=True)
-        raise VtjaxError(f"{path}: cannot be written: {error.strerror or error}") from error
-    return path
+        raise VtjaxError(f"{place}: cannot be written: {error.strerror or error}") from error
+    return place

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,7 @@ PROTOCOLS = {
 }
 
 
-def protocol(name: str, **changes: object) -> FrameProtocol:
+def protocol(name: str, **changes: Any) -> FrameProtocol:
     """A protocol by name; `changes` replace fields, such as window=96 for OV-OAD's runs with a long memory of 64."""
     if name not in PROTOCOLS:
         raise VtjaxError(f"protocol {name!r}: {nearest(name, PROTOCOLS)}")

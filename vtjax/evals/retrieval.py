@@ -275,7 +275,7 @@ def evaluate_retrieval(
 ) -> list[Result]:
     """Every protocol the inputs allow: all, threshold (with `sentence`), dissimilar (with a key list), batches of 32
     (from `batch` items on), distractors (with `shuffled` [K, N]). similarity: [N, N], texts x items."""
-    how = {"rounded": rounded, "directions": directions}
+    how: dict[str, Any] = {"rounded": rounded, "directions": directions}
     results = evaluate_all(similarity, keys, **how)
     if sentence is not None:
         results += evaluate_threshold(similarity, sentence, keys, **how)

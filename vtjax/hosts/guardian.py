@@ -28,7 +28,8 @@ def last_words(folder: str, process: int, processes: int, seconds: float) -> str
         heartbeat.write(own, {**record, "state": "died", "beat": record.get("beat", 0) + 1})
     observer = heartbeat.Observer(folder)
     before = {p for p, r in observer.look().items() if r.get("state") in ("died", "failed")}
-    until, lost = time.monotonic() + seconds, []
+    until = time.monotonic() + seconds
+    lost: list[int] = []
     while not lost and time.monotonic() < until:
         time.sleep(min(heartbeat.SETTLE, seconds))
         others = {p: r for p, r in observer.look().items() if p != process and p < processes}

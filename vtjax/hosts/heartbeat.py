@@ -87,8 +87,8 @@ class Heartbeat:
     """Writes this process's file every `seconds` from a thread of its own, until `end`."""
 
     def __init__(self, folder: str | os.PathLike, process: int, processes: int, seconds: float):
-        folder = as_path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        place = as_path(folder)
+        place.mkdir(parents=True, exist_ok=True)
         self.folder, self.process, self.seconds = folder, process, seconds
         self._path = file_of(folder, process)
         self._record: dict[str, Any] = {

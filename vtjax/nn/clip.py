@@ -62,7 +62,7 @@ class ClipConfig:
     text: TextConfig = TextConfig()
 
 
-_LARGE = dict(width=1024, layers=24, heads=16, mlp_width=4096, patch_size=14)
+_LARGE: dict[str, Any] = dict(width=1024, layers=24, heads=16, mlp_width=4096, patch_size=14)
 _LARGE_TEXT = TextConfig(width=768, heads=12, mlp_width=3072)
 # By OpenAI's names, and "tiny" for trials: 32 x 32 pixels in 8 x 8 patches.
 PRESETS = {

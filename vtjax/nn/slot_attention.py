@@ -56,7 +56,7 @@ def assign(
     """
     if over not in OVER:
         raise VtjaxError(f"over={over!r}: one of {', '.join(OVER)}")
-    how = dict(hard=hard, temperature=temperature, rng=rng)
+    how: dict[str, Any] = dict(hard=hard, temperature=temperature, rng=rng)
     if over == "inputs":
         if valid is not None:
             logits = jnp.where(valid[:, None], logits, jnp.finfo(jnp.float32).min)

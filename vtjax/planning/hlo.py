@@ -121,8 +121,8 @@ class Program:
             return float(known[1])
         for name in loop.called("condition"):
             condition = self.computations.get(name, {})
-            limits = [re.match(r"(\d+)\)", i.attributes) for i in condition.values() if i.op == "constant"]
-            limits = [int(m[1]) for m in limits if m]
+            constants = [re.match(r"(\d+)\)", i.attributes) for i in condition.values() if i.op == "constant"]
+            limits = [int(m[1]) for m in constants if m]
             if len(limits) == 1:
                 return float(max(limits[0], 1))
         return 1.0

@@ -14,6 +14,7 @@ from vtjax import methods
 from vtjax.config import Experiment
 from vtjax.planning import hlo, memory, network
 from vtjax.planning.flops import executed_flops, model_flops
+from vtjax.planning.memory import Memory, Overflow, Tensor
 from vtjax.planning.topology import Topology
 from vtjax.sharding.mesh import make_mesh, mesh_shape
 from vtjax.training.step import Trainer, params_of
@@ -61,11 +62,11 @@ class Plan:
     remat: str | None
     parameters: int
     fits: bool
-    memory: memory.Memory
+    memory: Memory
     needed: float
     available: float
-    largest: list[memory.Tensor]
-    replicated: list[memory.Tensor]
+    largest: list[Tensor]
+    replicated: list[Tensor]
     model_flops: float
     executed_flops: float
     open_loops: int
@@ -134,7 +135,7 @@ class Step:
     trainer: Trainer
     traced: jax.stages.Traced
     compiled: jax.stages.Compiled | None
-    overflow: memory.Overflow | None
+    overflow: Overflow | None
     seconds: float
 
 
@@ -194,7 +195,7 @@ def describe(step: Step) -> Plan:
     collectives = hlo.collectives(program, trainer.mesh.size)
     sent = network.transfers(collectives, list(trainer.mesh.devices.flat), topology.shape, topology.chip)
     sums, touched = network.by_kind(sent), program.traffic()
-    largest = [memory.Tensor(size, str(shape), name) for size, shape, name in program.largest(SHOWN)]
+    largest = [Tensor(size, str(shape), name) for size, shape, name in program.largest(SHOWN)]
     return Plan(
         fits=True, memory=used, needed=used.total, available=usable_hbm(topology), largest=largest, hbm_bytes=touched,
         collectives=sums, times=_times(topology, executed, touched, sums), **common,

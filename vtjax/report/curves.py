@@ -110,7 +110,7 @@ def draw_curves(curves: Curves) -> tuple[str, list[str]]:
 
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
-    style = {"svg.hashsalt": "vtjax", "svg.fonttype": "path", "font.size": 9, "axes.edgecolor": _INK,
+    style: Any = {"svg.hashsalt": "vtjax", "svg.fonttype": "path", "font.size": 9, "axes.edgecolor": _INK,
              "axes.labelcolor": _INK, "xtick.color": _INK, "ytick.color": _INK, "text.parse_math": False,
              "axes.formatter.limits": (-3, 5)}  # fmt: skip
     with matplotlib.rc_context(style):

@@ -38,7 +38,7 @@ def draw_player(timeline: Timeline) -> Markup:
     return element("div", element("figure", element("div", drawing, cls="play"), note), cls="replay")
 
 
-def _loop(attribute: str, values: Sequence[str], times: Sequence[float], seconds: float, discrete: bool) -> str:
+def _loop(attribute: str, values: Sequence[str], times: Sequence[float] | np.ndarray, seconds: float, discrete: bool) -> str:
     mode = ' calcMode="discrete"' if discrete else ""
     keys = ";".join(f"{t:.4f}".rstrip("0").rstrip(".") for t in times)
     return (

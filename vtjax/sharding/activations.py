@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -26,7 +27,7 @@ LOGICAL: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def constrain(x: jax.Array, *names: str | None, logical: Mapping[str, tuple[str, ...]] = LOGICAL) -> jax.Array:
+def constrain(x: jax.Array, *names: Any, logical: Mapping[str, tuple[str, ...]] = LOGICAL) -> jax.Array:
     """`x` with each dimension split as its name says: None is whole, names of `logical` over their mesh axes.
 
     names: one for each dimension; the first may be followed by `...` for any number of whole ones. The mesh is that of

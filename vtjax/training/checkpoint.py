@@ -273,11 +273,11 @@ def _cause(error: BaseException) -> str:
 
 def complete_steps(directory: pathlib.Path | str) -> list[int]:
     """Steps of the checkpoints in a folder that are whole, ascending; [] where there is no such folder."""
-    directory = as_path(directory)
-    if not directory.is_dir():
+    place = as_path(directory)
+    if not place.is_dir():
         return []
-    folders = [p for p in directory.iterdir() if p.name.isdigit()]
-    if is_remote(directory):  # nothing is renamed in a bucket: a file written last says that a checkpoint is whole
+    folders = [p for p in place.iterdir() if p.name.isdigit()]
+    if is_remote(place):  # nothing is renamed in a bucket: a file written last says that a checkpoint is whole
         folders = [p for p in folders if (p / "commit_success.txt").exists()]
     return sorted(int(p.name) for p in folders)
 
@@ -290,14 +290,14 @@ def load_params(directory: pathlib.Path | str, step: int | None = None, sharding
     Raises:
       VtjaxError: no readable checkpoint there, or one of other parameters than `shardings` has.
     """
-    directory = _absolute(directory)
-    steps = complete_steps(directory)
+    place = _absolute(directory)
+    steps = complete_steps(place)
     if not steps or (step is not None and step not in steps):
         wanted = "complete checkpoint" if step is None else f"checkpoint of step {step}"
-        raise VtjaxError(f"{directory}: no {wanted}; there are {steps}")
-    frozen = directory.parent / f"{directory.name}_frozen"
+        raise VtjaxError(f"{place}: no {wanted}; there are {steps}")
+    frozen = place.parent / f"{place.name}_frozen"
     for candidate in [step] if step is not None else reversed(steps):
-        where = directory / str(candidate)
+        where = place / str(candidate)
         try:
             params = _read_arrays(where / "state", ("trainable",), shardings)["trainable"]
             return merge(params, _read_arrays(frozen, (), shardings)) if frozen.exists() else params
@@ -305,7 +305,7 @@ def load_params(directory: pathlib.Path | str, step: int | None = None, sharding
             if step is not None or isinstance(error, VtjaxError):
                 raise VtjaxError(f"{where}: cannot be read ({_cause(error)})") from error
             logging.warning("%s cannot be read (%s): trying the one before it", where, _cause(error))
-    raise VtjaxError(f"{directory}: none of the checkpoints {steps} can be read")
+    raise VtjaxError(f"{place}: none of the checkpoints {steps} can be read")
 
 
 def _read_arrays(folder: Any, only: tuple[str, ...], shardings: dict | None) -> dict:

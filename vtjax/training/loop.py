@@ -179,12 +179,14 @@ class _Run:
         for step in range(start, train.steps + 1):
             last = step == train.steps
             if (last or (train.eval_every and step % train.eval_every == 0 and step > start)) and self.task.evaluate:
-                pending = self._settle(pending)
+                self._settle(pending)
+                pending = None
                 self._evaluate(state, step)
             processes.note(step=step)
             stopping = stop.at(step)
             if last or stopping or (step > start and self._checkpoint_due(step)):
-                pending = self._settle(pending)
+                self._settle(pending)
+                pending = None
                 if self.writer:
                     self.writer.flush()  # a resumed run goes on from here, and has the lines before
                 self.checkpoints.save(state, self._meta())
@@ -229,7 +231,7 @@ class _Run:
     def _settle(self, pending: tuple[int, dict] | None) -> None:
         """Reads the metrics of a step already under way, checks them and logs at the interval."""
         if pending is None:
-            return None
+            return
         step, metrics = pending
         values = jax.device_get(metrics)
         total, weight = values["loss"]
