@@ -11,6 +11,7 @@ without negatives: the baseline); caption (paper's original-to-event mode).
 
 import importlib.util
 import pathlib
+from typing import Any
 
 from vtjax.config import Experiment, Loader, Optim, Train, variant_of
 from vtjax.methods.car.config import CarConfig, CarDataConfig, CarLossConfig, CarModelConfig, CarTextConfig
@@ -111,7 +112,7 @@ def caption() -> Experiment:
 
 
 NEGATIVES = {"no negatives": (0, 0), "text": (1, 0), "motion": (0, 1), "both": (1, 1)}
-REGIMES = {
+REGIMES: dict[str, dict[str, Any]] = {
     "balanced": {},
     "natural": {"method.data.script": 0.95},
     "natural, similar events": {"method.data.script": 0.95, "method.data.event_similarity": 0.8},
@@ -162,7 +163,7 @@ STUDIES = {
     "pairs": Study(PAIRS, COLUMNS, "pairs", "Order of stitched pairs of held-out real clips (prepared/pairs)."),
     "headline": Study(HEADLINE, COLUMNS, about="The demo with and without negatives, three seeds, balanced world."),
     "order": Study(ORDER, COLUMNS, about="Which negatives teach order, by regime of the motion world; 400 steps each."),
-    "similar": Study(SIMILAR, COLUMNS, about="The order study's regime of similar events, with the demo's 1,800 steps."),
+    "similar": Study(SIMILAR, COLUMNS, about="The order study's similar events, with the demo's 1,800 steps."),
 }
 VARIANTS = {
     "demo": demo, "smoke": smoke, "pairs": pairs, "motions": motions, "paper": paper, "tmr": tmr, "caption": caption,

@@ -19,6 +19,7 @@ runs/clip-long: headline (three seeds), ablations.
 import dataclasses
 import functools
 import pathlib
+from typing import Any
 
 from vtjax.config import Experiment, Loader, Optim, Stage, Train, load_config_file, variant_of
 from vtjax.encoders.clip_config import (
@@ -171,7 +172,7 @@ def internvid() -> Experiment:
 
 
 # The paper's own ablations: tables 4, 5, 6, 7 and 8.
-PAPER_ABLATIONS = {
+PAPER_ABLATIONS: dict[str, dict[str, Any]] = {
     "loss_contrast": {"loss.current": 0.0, "loss.mask": 0.0, "fusion.current": 0.0},
     "loss_current": {"loss.mask": 0.0},
     "loss_mask": {"loss.current": 0.0, "fusion.current": 0.0},

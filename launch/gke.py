@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+from typing import Any
 
 from absl import flags
 
@@ -73,7 +74,7 @@ def manifest(program: list[str]) -> dict:
         {"name": "VTJAX_PODS_PER_JOB", "value": str(HOSTS.value)},
         *({"name": name, "value": value} for name, _, value in (pair.partition("=") for pair in ENVIRONMENT.value)),
     ]
-    container = {
+    container: dict[str, Any] = {
         "name": "vtjax",
         "image": IMAGE.value,
         # Kubernetes would put variables in place of $(NAME): $$( is its way of writing $(.

@@ -134,9 +134,10 @@ def define_flags(function: Callable) -> None:
         elif a.choices:
             flags.DEFINE_enum(a.flag, default, list(a.choices), about)
         else:
-            {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}[
-                a.kind
-            ](a.flag, default, about)
+            define: dict[type, Callable[..., Any]] = {
+                str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool
+            }  # fmt: skip
+            define[a.kind](a.flag, default, about)
 
 
 def from_flags(function: Callable, values: Any) -> dict[str, Any]:

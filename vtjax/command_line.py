@@ -32,7 +32,7 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
         return status
 
     try:
-        app.run(joined, argv=argv, flags_parser=_parse)
+        app.run(joined, argv=argv, flags_parser=_parse)  # type: ignore[call-overload]
     except VtjaxError as error:
         stop(f"error: {error}", error)
     except OSError as error:
@@ -237,7 +237,7 @@ def quiet_libraries() -> None:
 
     logging.get_absl_handler().addFilter(Ours())
     metadata = python_logging.Filter()
-    metadata.filter = lambda record: "Metadata file does not exist" not in record.getMessage()
+    metadata.filter = lambda record: "Metadata file does not exist" not in record.getMessage()  # type: ignore[method-assign]
     logging.get_absl_handler().addFilter(metadata)
     warnings.filterwarnings("ignore", message=".*Sharding info not provided.*")
 

@@ -162,7 +162,7 @@ def _cast(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         hint = next(a for a in typing.get_args(hint) if a is not type(None))
         return None if value is None else _cast(hint, value, where)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):

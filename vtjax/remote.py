@@ -44,14 +44,14 @@ def local(work: os.PathLike | str, process: int = 0) -> pathlib.Path:
 
 def origin(path: os.PathLike | str) -> Any:
     """What a path in a mirror stands for in the bucket; any other path as it is."""
-    path = as_path(path)
-    if is_remote(path):
-        return path
-    for parent in (path, *path.parents):
+    place = as_path(path)
+    if is_remote(place):
+        return place
+    for parent in (place, *place.parents):
         if (parent / _ORIGIN).is_file():
             root = as_path((parent / _ORIGIN).read_text())
-            return root / path.relative_to(parent).as_posix() if path != parent else root
-    return path
+            return root / place.relative_to(parent).as_posix() if place != parent else root
+    return place
 
 
 def fetch(folder: pathlib.Path) -> None:

@@ -123,13 +123,13 @@ def run_experiment(
     Raises:
       VtjaxError: anything wrong in the configuration, the data or the work directory.
     """
-    work = as_path(work)
+    place = as_path(work)
     methods.check(experiment)
-    with lock.held(work):
-        recipe.prepare_work(experiment, work, allow_config_change, methods.load_experiment)
-        stages = methods.get(experiment.name).recipe(experiment, remote.local(work, processes.index_of()))
+    with lock.held(place):
+        recipe.prepare_work(experiment, place, allow_config_change, methods.load_experiment)
+        stages = methods.get(experiment.name).recipe(experiment, remote.local(place, processes.index_of()))
         return recipe.run_stages(
-            stages, work, make_mesh(experiment.mesh), seed=experiment.seed, loader=experiment.loader,
+            stages, place, make_mesh(experiment.mesh), seed=experiment.seed, loader=experiment.loader,
             allow_config_change=allow_config_change, allow_data_change=allow_data_change, tensorboard=tensorboard,
         )  # fmt: skip
 

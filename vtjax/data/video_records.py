@@ -214,7 +214,7 @@ def _decode(value: Any, expected: str = "") -> Any:
         return raw.reshape(value["shape"]).astype(np.dtype(value["dtype"]))
     if kind == "path":
         return pathlib.Path(value["path"])
-    cls = globals().get(kind)
-    if not dataclasses.is_dataclass(cls):
+    cls: Any = globals().get(kind)
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise ValueError(f"unknown kind {kind!r}")
     return cls(**{name: _decode(item) for name, item in value.items()})

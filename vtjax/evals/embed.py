@@ -23,7 +23,7 @@ def mesh_of(params: Any) -> jax.sharding.Mesh | None:
     for leaf in jax.tree.leaves(params):
         sharding = getattr(leaf, "sharding", None)
         if isinstance(sharding, jax.sharding.NamedSharding):
-            return sharding.mesh if sharding.mesh.size > 1 else None
+            return sharding.mesh if sharding.mesh.size > 1 else None  # type: ignore[return-value]
     return None
 
 
@@ -129,7 +129,7 @@ def _chunks(items: Iterable[Any], size: int) -> Iterable[tuple[int, Callable[[in
     """(number of items, a function from the place of one to it) for each batch."""
     if isinstance(items, Sequence):
         for begin in range(0, len(items), size):
-            yield min(size, len(items) - begin), lambda i, begin=begin: items[begin + i]
+            yield min(size, len(items) - begin), lambda i, begin=begin: items[begin + i]  # type: ignore[misc]
         return
     iterator = iter(items)
     while chunk := list(itertools.islice(iterator, size)):

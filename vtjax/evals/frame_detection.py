@@ -144,7 +144,8 @@ def base_to_novel(
     """
     results = []
     for kind, lists in splits.items():
-        ap, cap, chance, ap_draws, cap_draws, items, notes = [], [], [], [], [], 0, []
+        ap, cap, chance, ap_draws, cap_draws, items = [], [], [], [], [], 0
+        notes: list[str] = []
         for unseen in lists:
             cut = {key: restrict(own, unseen) for key, own in targets.items()}
             background, *rest = next(iter(cut.values())).classes

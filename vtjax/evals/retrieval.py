@@ -10,6 +10,7 @@ position of the true item's value; where several items have that very value, the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 

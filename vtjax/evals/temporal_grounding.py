@@ -54,7 +54,7 @@ class Query:
         """bool [T]: which times, in seconds [T], lie in any true segment by one of `RULES`."""
         if rule not in _INSIDE:
             raise VtjaxError(f"rule for the ends of segments {rule!r}: {nearest(rule, RULES)}")
-        return _INSIDE[rule](np.asarray(times)[:, None], *self.segments.T).any(axis=1)
+        return np.any(_INSIDE[rule](np.asarray(times)[:, None], *self.segments.T), axis=1)
 
 
 def _hits_and_chance(times: np.ndarray, queries: Sequence[Query], rule: str) -> tuple[np.ndarray, np.ndarray]:

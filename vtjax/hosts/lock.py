@@ -77,7 +77,7 @@ class _Lock:
 
     def __init__(self, path: Any):
         self._path, self._over, self._writing = path, threading.Event(), threading.Lock()
-        self._record = {
+        self._record: dict[str, Any] = {
             "token": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid(), "machine": _machine(),
             "process_started": _process_start(os.getpid()), "count": 0,
             "since": datetime.datetime.now().astimezone().isoformat(" ", "seconds"),

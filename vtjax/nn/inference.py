@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 
 def _dot_general(lhs: jax.Array, rhs: jax.Array, *arguments: Any, **options: Any) -> jax.Array:
-    out = jax.lax.dot_general(lhs, rhs, *arguments, preferred_element_type=jnp.float32, **options)
+    out = jax.lax.dot_general(lhs, rhs, *arguments, preferred_element_type=jnp.float32, **options)  # type: ignore[misc]
     return out.astype(lhs.dtype)
 
 

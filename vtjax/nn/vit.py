@@ -134,7 +134,9 @@ class PreNormLayer(nn.Module):
         bias = None if self.merger is None else self.merger.logit_bias(state)
         y = self.norm1(x)
         mixed, key = self.attention(y, mask=mask, logit_bias=bias, train=self.train, with_key=True)
-        tokens = (x + mixed, x + self.attention(y, own_value=True)) if self.value_path else (x + mixed,)
+        tokens: tuple[jax.Array, ...] = (x + mixed,)
+        if self.value_path:
+            tokens = (x + mixed, x + self.attention(y, own_value=True))
         if self.merger is not None:
             tokens, state = self.merger(self.index, tokens, key, state)
         x, *value = map(self._feed_forward, tokens)

@@ -65,13 +65,14 @@ def sum_bytes(tree: Any) -> float:
 def state_memory(trainer: Trainer, activations: float = 0.0, stats: Any = None) -> Memory:
     """Of a trainer's state and batch, with XLA's figures where it has compiled (`memory_analysis`)."""
     state = trainer.abstract_state
-    parts = [sum_bytes(state[k]) for k in ("trainable", "frozen", "opt_state")]
+    learns, frozen, optimizer = (sum_bytes(state[k]) for k in ("trainable", "frozen", "opt_state"))
     batch = sum_bytes(trainer.abstract_batch)
-    xla = (math.fsum([*parts, batch]), 0.0, 0.0)
+    xla = (math.fsum([learns, frozen, optimizer, batch]), 0.0, 0.0)
     if stats is not None:
         kept = stats.output_size_in_bytes - stats.alias_size_in_bytes
         xla = stats.argument_size_in_bytes, stats.temp_size_in_bytes, max(kept, 0)
-    return Memory(*parts, batch, activations, *map(float, xla))
+    arguments, temporaries, outputs = map(float, xla)
+    return Memory(learns, frozen, optimizer, batch, activations, arguments, temporaries, outputs)
 
 
 def kept(task: Task) -> list[Tensor]:

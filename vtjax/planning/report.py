@@ -221,7 +221,7 @@ def _times(topology: Topology, executed: float, touched: float, sums: dict[str, 
 
 def compile_uncached(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
     """Compiled without JAX's cache, which can keep programs for absent devices but not read them."""
-    enabled = jax.config.jax_enable_compilation_cache
+    enabled = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         return lowered.compile()

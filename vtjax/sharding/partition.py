@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from vtjax.errors import VtjaxError, nearest
 
+AnyMesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
 Rules = Sequence[tuple[str, tuple[str | None, ...]]]
 
 # Logical axis -> mesh axis. "embed" rows are split by fsdp, the wide dimension of each matmul by tensor.
@@ -53,7 +54,7 @@ class Partition:
 
 
 def partition(
-    params: Any, rules: Rules, mesh: jax.sharding.Mesh, logical: Mapping[str, Any] = LOGICAL_AXES
+    params: Any, rules: Rules, mesh: AnyMesh, logical: Mapping[str, Any] = LOGICAL_AXES
 ) -> Partition:
     """Shardings for `params` (arrays or ShapeDtypeStructs).
 
@@ -96,11 +97,12 @@ def partition(
     if problems:
         raise VtjaxError("parameters cannot be partitioned:\n  " + "\n  ".join(problems))
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)
-    shardings = structure.unflatten([NamedSharding(mesh, specs[path_name(p)]) for p, _ in leaves])
+    placed = [NamedSharding(mesh, specs[path_name(p)]) for p, _ in leaves]
+    shardings = jax.tree_util.tree_unflatten(structure, placed)
     return Partition(shardings, specs, replicated_bytes, total_bytes)
 
 
-def like_params(state: Any, params: Any, specs: Mapping[str, PartitionSpec], mesh: jax.sharding.Mesh) -> Any:
+def like_params(state: Any, params: Any, specs: Mapping[str, PartitionSpec], mesh: AnyMesh) -> Any:
     """Shardings for an optimizer state: a leaf whose path ends in a parameter's path, with its shape, goes with it."""
     shapes = {name: leaf.shape for name, leaf in flatten(params).items()}
 

@@ -80,7 +80,7 @@ class ClipTokenizer(RowTokenizer):
         pad_id: int = 0,
         on_long: str = "truncate",
     ):
-        self.merges = tuple(map(tuple, merges))
+        self.merges = tuple((first, second) for first, second in merges)
         needed = published_order(self.merges)
         self.vocabulary = dict(needed if vocabulary is None else vocabulary)
         self.pad_id, self.on_long = pad_id, on_long
@@ -160,10 +160,12 @@ def is_clip_folder(folder: pathlib.Path) -> bool:
 
 
 def _pairs(lines: Sequence[str]) -> list[tuple[str, str]]:
-    pairs = [tuple(line.split()) for line in lines]
-    wrong = next((i for i, pair in enumerate(pairs) if len(pair) != 2), None)
-    if wrong is not None:
-        raise VtjaxError(f"merge {wrong + 1} is {lines[wrong]!r}; expected two symbols")
+    pairs = []
+    for number, line in enumerate(lines, 1):
+        symbols = line.split()
+        if len(symbols) != 2:
+            raise VtjaxError(f"merge {number} is {line!r}; expected two symbols")
+        pairs.append((symbols[0], symbols[1]))
     return pairs
 
 

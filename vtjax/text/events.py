@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any
 
 from vtjax.errors import Problems, VtjaxError
 from vtjax.text import inflect
@@ -256,7 +257,7 @@ def invalid_reason(text: str, events: object) -> str:
     return ""
 
 
-def checked_events(text: str, events: object, problems: Problems, where: object) -> list[str]:
+def checked_events(text: str, events: Any, problems: Problems, where: object) -> list[str]:
     """`events` when they are valid for `text`, else [text]; what was replaced, or cannot be shuffled, is reported.
 
     Problems name `where`. Several events that all read the same are kept, and reported: no order of them is wrong.

@@ -232,7 +232,7 @@ class HttpBackend:
         return answer
 
 
-def _python_function(spec: str) -> Callable[[str], str]:
+def _python_function(spec: str) -> Callable[[str, str], str]:
     module_name, _, name = spec.partition(":")
     if not module_name or not name:
         raise VtjaxError(f"text generator 'call:{spec}': expected call:module:function")

@@ -170,10 +170,11 @@ def expand_media(ids: Sequence[int], tokens: int, fill: int = 0) -> tuple[np.nda
       ids int32 [L], `fill` at the media's places, and media_index int32 [L]: 0 .. tokens - 1 there (the second medium
       of a prompt goes on from there), -1 on text. `vtjax.nn.llama.splice` takes the index.
     """
-    ids = np.asarray(ids, np.int32)
-    media = np.repeat(ids == MEDIA_ID, np.where(ids == MEDIA_ID, tokens, 1))
-    ids = np.repeat(ids, np.where(ids == MEDIA_ID, tokens, 1))
-    return np.where(media, np.int32(fill), ids), np.where(media, np.cumsum(media) - 1, -1).astype(np.int32)
+    row = np.asarray(ids, np.int32)
+    counts = np.where(row == MEDIA_ID, tokens, 1)
+    media = np.repeat(row == MEDIA_ID, counts)
+    index = np.where(media, np.cumsum(media) - 1, -1).astype(np.int32)
+    return np.where(media, np.int32(fill), np.repeat(row, counts)), index
 
 
 def _content(folder: pathlib.Path) -> dict[str, Any]:

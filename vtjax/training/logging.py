@@ -25,7 +25,7 @@ class MetricsWriter:
     """
 
     def __init__(self, path: pathlib.Path, step: int = 0, tensorboard: bool = False, seconds: float = 30.0):
-        self._there: set[tuple[int, str]] = set()  # (step, split) of the lines that a resumed run found
+        self._there: set[tuple[float, str]] = set()  # (step, split) of the lines that a resumed run found
         self._path, self._file, self._seconds, self._written = path, None, seconds, time.monotonic()
         self._lines: list[str] = []  # of a file in a bucket
         path.parent.mkdir(parents=True, exist_ok=True)

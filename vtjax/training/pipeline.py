@@ -35,7 +35,7 @@ class _Transform(grain.transforms.RandomMap):
 class _Rows(grain.MapDataset):
     """Of an endless stream of global batches from `start_step` on, the given rows of each, batch after batch."""
 
-    def __init__(self, parent: grain.MapDataset, rows: Sequence[int], batch_size: int, start_step: int):
+    def __init__(self, parent: grain.MapDataset, rows: Sequence[int] | np.ndarray, batch_size: int, start_step: int):
         super().__init__(parent)
         self._rows, self._batch_size, self._start_step = tuple(int(r) for r in rows), batch_size, start_step
 
@@ -69,7 +69,7 @@ def train_batches(
     batch_size: int,
     start_step: int = 0,
     loader: Loader = Loader(),
-    rows: Sequence[int] | None = None,
+    rows: Sequence[int] | np.ndarray | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Endless batches from `start_step` on.
 

@@ -104,7 +104,7 @@ def expected_shapes(config: ClipConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by its "a/b/c" name, from the module itself."""
     one = dataclasses.replace  # the layers of a tower are alike: one of each is traced
     small = one(config, vision=one(config.vision, layers=1), text=one(config.text, layers=1))
-    shapes = {}
+    shapes: dict[str, Any] = {}
     for name, shape in tables.initial_shapes(lambda: init(small)).items():
         layers = getattr(config, name.split("/")[0]).layers if "/layer_0/" in name else 1
         shapes |= {name.replace("/layer_0/", f"/layer_{i}/"): shape for i in range(layers)}

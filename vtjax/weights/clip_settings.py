@@ -28,7 +28,7 @@ _LEGACY_EOT = 2  # config.json files from before transformers 4.32; the largest 
 _EOT = 49407
 _HEAD = 64  # width of a head in every published CLIP
 # open_clip settings that change the architecture away from OpenAI's, and the values that do not.
-_PLAIN = {
+_PLAIN: dict[str, tuple[Any, ...]] = {
     "timm_model_name": (None,),
     "hf_model_name": (None,),
     "attentional_pool": (False, None),
@@ -55,7 +55,7 @@ def config_from_hf(settings: Mapping[str, Any], where: str = "config.json") -> C
     """
     if settings.get("model_type") != "clip":
         raise VtjaxError(f"{where}: model_type {settings.get('model_type')!r}; expected 'clip'")
-    towers = {}
+    towers: dict[str, Any] = {}
     for tower, cls, names in (("vision", VisionConfig, _VISION), ("text", TextConfig, _TEXT)):
         found = {**(settings.get(f"{tower}_config") or {}), **(settings.get(f"{tower}_config_dict") or {})}
         act = found.get("hidden_act", "quick_gelu")
@@ -79,7 +79,7 @@ def config_to_hf(config: ClipConfig, logit_scale: float = math.log(1 / 0.07)) ->
     Raises:
       VtjaxError: an activation that transformers does not have.
     """
-    towers = {}
+    towers: dict[str, Any] = {}
     for tower, names in ((config.vision, _VISION), (config.text, _TEXT)):
         if tower.activation not in _ACTIVATIONS_OUT:
             raise VtjaxError(f"activation {tower.activation!r} has no name in transformers' CLIP")
@@ -180,5 +180,5 @@ def config_from_tensors(
     return with_activation(config, activation or "quick_gelu")
 
 
-def _width(width: int) -> dict[str, int]:
+def _width(width: int) -> dict[str, Any]:
     return {"width": width, "heads": max(1, width // _HEAD)}

@@ -218,8 +218,9 @@ def _tree(
     report.match(expected, found).raise_if_incomplete(source=where)
     tree = {}
     for module, (stack, inputs, outputs) in places.items():
-        for side, shape in (("a", (*inputs, rank)), ("b", (rank, *outputs))):
-            layers = [np.asarray(factors[f"{module}/{side}"][i], np.float32).T.reshape(shape) for i in range(stack[0])]
+        shaped: dict[str, tuple[int, ...]] = {"a": (*inputs, rank), "b": (rank, *outputs)}
+        for side, full in shaped.items():
+            layers = [np.asarray(factors[f"{module}/{side}"][i], np.float32).T.reshape(full) for i in range(stack[0])]
             tree[f"{module}/{side}"] = np.stack(layers)
     return unflatten(tree)
 

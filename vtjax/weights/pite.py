@@ -157,7 +157,7 @@ def _add(
 def _check(heads: Mapping[str, np.ndarray], base: Mapping[str, Any] | None, where: str) -> None:
     """Whole heads, each of the language model's width on its side; points come in pairs of coordinates."""
     width = flatten(base)["norm/scale"].shape[0] if base is not None else None
-    expected = {}
+    expected: dict[str, Any] = {}
     for head in dict.fromkeys(path.split("/")[0] for path in heads):
         kernel = heads.get(f"{head}/kernel")
         out, inputs = kernel.shape if kernel is not None and kernel.ndim == 2 else (0, 0)

@@ -23,7 +23,7 @@ from vtjax.weights.source import Source
 from vtjax.weights.tensors import Tensors, as_weights
 
 # Published name of each module of a pre-norm layer -> ours; several of ours are stacked in one published tensor.
-HF_LAYER = {
+HF_LAYER: dict[str, str | tuple[str, ...]] = {
     "self_attn.q_proj": "attention/query",
     "self_attn.k_proj": "attention/key",
     "self_attn.v_proj": "attention/value",
@@ -33,7 +33,7 @@ HF_LAYER = {
     "mlp.fc1": "ffn/up",
     "mlp.fc2": "ffn/down",
 }
-OPENAI_LAYER = {
+OPENAI_LAYER: dict[str, str | tuple[str, ...]] = {
     "attn.in_proj_": ("attention/query", "attention/key", "attention/value"),
     "attn.out_proj": "attention/out",
     "ln_1": "norm1",
@@ -201,7 +201,7 @@ def read(
     expected = {shown[e.theirs]: Shape(e.published_shape([shapes[n] for n in e.ours])) for e in table}
     published = {shown.get(name, name): Shape(tensors.shape(name)) for name in tensors}
     result = report.match(expected, published).raise_if_incomplete(allow_unused=allow_unused, source=where)
-    params = {}
+    params: dict[str, Any] = {}
     for entry in table:
         value = np.asarray(tensors[entry.theirs]).astype(dtype, copy=False)
         params |= zip(entry.ours, entry.parameters(value, [shapes[n] for n in entry.ours]), strict=True)

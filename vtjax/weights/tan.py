@@ -60,7 +60,7 @@ def config_from_tensors(shapes: Mapping[str, tuple[int, ...]], words: str, where
       VtjaxError: a tensor is missing that a size is read from.
     """
 
-    layers = {
+    layers: dict[str, Any] = {
         f"{stack}_layers": tables.count(shapes, rf"{stack}_temporal_encoder\.resblocks\.(\d+)\.")
         for stack in ("video", "text", "joint")
     }

@@ -176,7 +176,7 @@ def _zip_bytes(path: pathlib.Path, archive: zipfile.ZipFile, entry: zipfile.ZipI
     if verify:
         total = 0
         for at in range(0, entry.file_size, 1 << 24):
-            total = zlib.crc32(mapped[at : at + (1 << 24)], total)
+            total = zlib.crc32(mapped[at : at + (1 << 24)].data, total)
         if total != entry.CRC:
             raise VtjaxError(f"{path}: the bytes of {entry.filename} do not match their check sum; the file is damaged")
     return mapped

@@ -18,7 +18,7 @@ LAYOUTS = ("hf", "released")
 BUFFER = "an index, a mask or a size, no weight"
 PROMPT_HEADS = 8  # of all that was released; tensors do not tell it
 _MARKERS = {"hf": "mit.position_embedding", "released": "mit.positional_embedding"}
-_HF_MESSAGE = {
+_HF_MESSAGE: dict[str, str | tuple[str, ...]] = {
     "message_fc": "message",
     "message_ln": "message_norm",
     "message_attn.q_proj": "message_attention/query",
@@ -26,7 +26,7 @@ _HF_MESSAGE = {
     "message_attn.v_proj": "message_attention/value",
     "message_attn.out_proj": "message_attention/out",
 }
-_MESSAGE = {
+_MESSAGE: dict[str, str | tuple[str, ...]] = {
     "message_fc": "message",
     "message_ln": "message_norm",
     "message_attn.in_proj_": ("message_attention/query", "message_attention/key", "message_attention/value"),

@@ -160,12 +160,12 @@ def make_caption(
         who, picks, drawn = 0, np.zeros(len(names)), "then"
     pattern = pattern or drawn
     # An action that occurs twice is told in the same words, or exchanging the two would look like another order.
-    picks = [picks[list(names).index(name)] for name in names]
+    told = [picks[list(names).index(name)] for name in names]
     subject, definite, their = _SUBJECTS[who]
     if pattern in ("sentences", "after"):
         subject = definite  # the subject is said in each sentence
     phrases = [
-        _phrase(FORMS[name][int(pick * len(FORMS[name]))], their) for name, pick in zip(names, picks, strict=True)
+        _phrase(FORMS[name][int(pick * len(FORMS[name]))], their) for name, pick in zip(names, told, strict=True)
     ]
     text = f"{subject} {phrases[0].finite}" if len(phrases) == 1 else _told(pattern, subject, phrases)
     events = tuple(_sentence(f"{subject} {phrase.finite}") for phrase in phrases)

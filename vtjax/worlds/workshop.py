@@ -40,12 +40,12 @@ class Source(Sequence):
     """`count` samples of one kind, made when asked for; picklable, for Grain."""
 
     make: Callable[[int], Any]
-    count: int
+    count: int  # type: ignore[assignment]
 
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: Any) -> Any:
         if not -self.count <= index < self.count:
             raise IndexError(index)
         return self.make(int(index) % self.count)
@@ -114,7 +114,8 @@ class Workshop:
         entities = _entities(things, tools)
         segments = self._segments(rng, shots, entities)
         picture = self._render(rng, things, shots, tools, frames)
-        return Stream(*self._stream_fields(picture, segments, entities, frames), self.split, index)
+        fields = self._stream_fields(picture, segments, entities, frames)
+        return Stream(**fields, split=self.split, index=index)
 
     def task(self, index: int) -> TaskVideo:
         """Task video `index`; its length varies.
@@ -125,7 +126,9 @@ class Workshop:
         rng, text, things, shots, tools, frames = self._task(index)
         picture = self._render(rng, things, shots, tools, frames)
         fields = self._stream_fields(picture, text.segments, text.entities, frames)
-        return TaskVideo(*fields, self.split, index, text.task, text.script, text.narrations)
+        return TaskVideo(
+            **fields, split=self.split, index=index, task=text.task, script=text.script, narrations=text.narrations
+        )
 
     def task_text(self, index: int) -> TaskText:
         """All of task video `index` but its pictures, without drawing it."""
@@ -199,13 +202,13 @@ class Workshop:
             size=self.size, frames=frames, fps=settings.fps, drift=settings.drift, noise=settings.noise,
         )  # fmt: skip
 
-    def _stream_fields(self, picture: Rendering, segments, entities, frames: int) -> tuple:
+    def _stream_fields(self, picture: Rendering, segments, entities, frames: int) -> dict[str, Any]:
         labels = np.zeros(frames, np.int32)
         for segment in segments:
             labels[segment.begin : segment.end] = 1 + segment.label
-        return (
-            picture.frames, self.settings.fps, labels, segments, entities, picture.tracks,
-            picture.masks, picture.hidden,
+        return dict(
+            frames=picture.frames, fps=self.settings.fps, labels=labels, segments=segments, entities=entities,
+            tracks=picture.tracks, masks=picture.masks, hidden_masks=picture.hidden,
         )  # fmt: skip
 
 

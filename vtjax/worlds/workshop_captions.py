@@ -47,7 +47,7 @@ def paraphrase(rng: np.random.Generator, frames: Sequence[str] = CAPTION_FRAMES)
     """A wording drawn evenly from all choices."""
     names = tuple(int(i) for i in rng.integers(0, 3, 3))
     articles = tuple(("the", "a")[i] for i in rng.integers(0, 2, 3))
-    return Wording(frames[rng.integers(len(frames))], int(rng.integers(3)), names, articles, int(rng.integers(3)))
+    return Wording(frames[int(rng.integers(len(frames)))], int(rng.integers(3)), names, articles, int(rng.integers(3)))
 
 
 _FORMS = {"base": lambda word: word, "third": third_person, "gerund": gerund}

@@ -7,6 +7,8 @@ easing e has e(1 - u) = 1 - e(u). Running a program backwards is therefore the p
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -102,8 +104,8 @@ def _resting(things: tuple[Thing, ...], shot: Shot) -> list[Pose]:
                 under = rest(parent)
                 x, y = held_at(thing, things[parent], how, float(under.x[0]), float(under.y[0]))
                 order, holder = under.order + 1e-3, parent if how == "in" else None
-            full = [np.full(n, v, np.float32) for v in (x, y, 0.0, state.lid, state.level)]
-            poses[number] = Pose(*full, state.where != "away", order, holder)
+            xs, ys, turns, lids, levels = (np.full(n, v, np.float32) for v in (x, y, 0.0, state.lid, state.level))
+            poses[number] = Pose(xs, ys, turns, lids, levels, state.where != "away", order, holder)
         return poses[number]
 
     return [rest(number) for number in range(len(things))]
@@ -199,12 +201,8 @@ def _carry(things, shot, u, p, actor, pose, poses, how) -> Scene:
     return Scene(poses, [_visit(u, grip_x, grip_y, shot.style)])
 
 
-def _insert(*arguments) -> Scene:
-    return _carry(*arguments, "in")
-
-
-def _stack(*arguments) -> Scene:
-    return _carry(*arguments, "on")
+_insert = functools.partial(_carry, how="in")
+_stack = functools.partial(_carry, how="on")
 
 
 def _pour(things, shot, u, p, actor, pose, poses) -> Scene:
@@ -275,7 +273,7 @@ def _hammer(things, shot, u, p, actor, pose, poses) -> Scene:
     return Scene(poses, [hand], tool)
 
 
-_MOVES = {
+_MOVES: dict[str, Callable[..., Scene]] = {
     "push": _push, "open": _open, "lift": _lift, "insert": _insert, "pour": _pour, "stir": _stir, "shake": _shake,
     "stack": _stack, "wipe": _wipe, "hammer": _hammer,
 }  # fmt: skip

@@ -56,16 +56,16 @@ def narrate(
         if rng.random() >= settings.unspoken:
             caption = describe(segment.verb, segment.objects, entities, paraphrase(rng, SPOKEN))
             due.append((segment.start + rng.normal(-0.3, settings.narration_shift), caption, segment.step, number))
-    for position, step in enumerate(script):
-        if not step.performed and rng.random() < 0.4:
-            caption = describe(step.verb, step.objects, entities, paraphrase(rng, LEFT_OUT))
+    for position, left in enumerate(script):
+        if not left.performed and rng.random() < 0.4:
+            caption = describe(left.verb, left.objects, entities, paraphrase(rng, LEFT_OUT))
             due.append((rng.uniform(0, duration), caption, position, -1))
     for _ in range(int(rng.poisson(settings.irrelevant * len(segments)))):
         due.append((rng.uniform(0, duration), Caption(IRRELEVANT[rng.integers(len(IRRELEVANT))], ()), -1, -1))
     spoken, clock = [], 0.0
-    for when, caption, step, segment in sorted(due, key=lambda item: item[0]):
+    for when, caption, step, place in sorted(due, key=lambda item: item[0]):
         length = min((1 + caption.text.count(" ")) / WORDS_PER_SECOND, duration)
         start = min(max(when, clock), duration - length)
         clock = start + length
-        spoken.append(Narration(caption, float(start), float(min(clock, duration)), step, segment))
+        spoken.append(Narration(caption, float(start), float(min(clock, duration)), step, place))
     return tuple(sorted(spoken, key=lambda narration: narration.start))

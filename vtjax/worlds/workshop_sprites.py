@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from vtjax.worlds import workshop_canvas as c
@@ -47,6 +49,12 @@ def shadow(canvas: Canvas, thing: Thing, begin: int, x: np.ndarray, y: np.ndarra
     canvas.paint(flat, (1.0, 0.3), begin, x, y, wide, (20, 18, 16), opacity=0.3, outline=1.0, only=only)
 
 
+def shaded(colour: Sequence[float], factor: float, add: float = 0.0) -> tuple[float, float, float]:
+    """A colour made darker or paler: each channel times `factor`, plus `add`."""
+    red, green, blue = (factor * v + add for v in colour)
+    return red, green, blue
+
+
 def back(canvas: Canvas, thing: Thing, pose: Pose, begin: int, entity: int) -> None:
     """What lies behind the contents of a container: its dark mouth, seen where the lid is open."""
     if thing.kind not in _MOUTH:
@@ -54,7 +62,7 @@ def back(canvas: Canvas, thing: Thing, pose: Pose, begin: int, entity: int) -> N
     half, tall = _MOUTH[thing.kind]
     rim_y = pose.y - (HEIGHT[thing.kind] - 0.02) * thing.scale
     only = pose.lid > 0.05 if thing.kind in LIDDED else None
-    dark = tuple(0.3 * v for v in COLOURS[thing.colour])
+    dark = shaded(COLOURS[thing.colour], 0.3)
     shape = c.dome(half, tall)
     canvas.paint(shape, (half, tall), begin, pose.x, rim_y, thing.scale, dark, entity=entity, outline=1.0, only=only)
 
@@ -74,7 +82,7 @@ def front(canvas: Canvas, thing: Thing, pose: Pose, begin: int, entity: int) -> 
                 _inner(canvas, pose, begin, s, half, surface, bottom, WATER, entity, pose.level == level)
     if kind in LIDDED:
         hinge_x, hinge_y = pose.x - WIDTH[kind] * s * (1.0 if kind == "box" else 0.86), pose.y - HEIGHT[kind] * s
-        lid = tuple(0.72 * v + 40 for v in colour)
+        lid = shaded(colour, 0.72, 40)
         turn = (-LID_ANGLE * pose.lid).astype(np.float32)
         canvas.paint(_LID[kind], (2.65, 0.55), begin, hinge_x, hinge_y, s, lid, turn=turn, entity=entity)
 

@@ -11,6 +11,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -212,7 +213,7 @@ def load_map(path: str | os.PathLike) -> JointMap:
     return _build(path.stem, {joint: _entry(joint, entry, path) for joint, entry in spelled.items()})
 
 
-def _entry(joint: str, entry: object, path: pathlib.Path) -> str | Weights:
+def _entry(joint: str, entry: Any, path: pathlib.Path) -> str | Weights:
     if isinstance(entry, str):
         return plain(entry)
     pairs = list(entry.items()) if isinstance(entry, dict) else entry

@@ -6,6 +6,7 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from vtjax.data.motion.clip import FPS, MotionClip
 from vtjax.data.motion.event_sources import INDICES, EventSource, is_generator, written_folder
@@ -100,7 +101,7 @@ class Summary:
     """What was read and what was written; `str` is the report."""
 
     output: str
-    meta: dict[str, object] = dataclasses.field(default_factory=dict)
+    meta: dict[str, Any] = dataclasses.field(default_factory=dict)
     splits: dict[str, int] = dataclasses.field(default_factory=dict)
     read: int = 0
     usable: int = 0

@@ -54,8 +54,9 @@ def write_store(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        meta, splits, subsets = ({} if given is None else given for given in (meta, splits, subsets))
-        summary = _write(partial, clips, meta, splits, subsets)
+        # Filled while the clips are read, so an empty one is not replaced.
+        splits, subsets = {} if splits is None else splits, {} if subsets is None else subsets
+        summary = _write(partial, clips, {} if meta is None else meta, splits, subsets)
         store = MotionStore(partial)
         train = store.split("train") if "train" in store.splits else range(len(store))
         for name, values in zip(("mean", "std"), store.statistics(train), strict=True):

@@ -180,7 +180,7 @@ def ssv2(folder: Place, *, split: str = "validation", videos: Videos = None) -> 
     classes = class_list(find_file(folder, [f"{p}labels.json" for p in prefixes]))
     coverage = Coverage(split, "videos", "rows")
 
-    def clip(where: str, _: str, entry: object) -> VideoRecord:
+    def clip(where: str, _: str, entry: Any) -> VideoRecord:
         video = field(entry, "id", text)
         if split == "test":
             return _clip(video, where, split)

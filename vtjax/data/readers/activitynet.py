@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from vtjax.data.readers.class_lists import Classes, data_info, index_of, names_of
 from vtjax.data.readers.coverage import BadRow, Coverage, Place, Records, Videos
@@ -55,7 +56,7 @@ def activitynet_captions(folder: Place, *, split: str = "val_1", videos: Videos 
     path = path / f"{split}.json" if path.is_dir() else path
     coverage = Coverage(path.stem, "videos", "captions")
 
-    def captioned(where: str, video: str, entry: object) -> VideoRecord:
+    def captioned(where: str, video: str, entry: Any) -> VideoRecord:
         duration = field(entry, "duration", duration_of)
         times, sentences = field(entry, "timestamps", listed), field(entry, "sentences", listed)
         if len(times) != len(sentences):
@@ -80,14 +81,14 @@ def _read_database(path: Place, classes: Sequence[str], split: str | None, video
         classes = _labels(path)
         coverage.notes.add(path, "no class list was given: classes are the file's labels in alphabetical order")
 
-    def annotated(where: str, video: str, entry: object) -> VideoRecord | None:
+    def annotated(where: str, video: str, entry: Any) -> VideoRecord | None:
         subset = field(entry, "subset", text)
         if split not in (None, subset):
             return None
         duration = field(entry, "duration", duration_of)
         fps = positive(entry["fps"], "fps", "the frame rate") if entry.get("fps") is not None else None
 
-        def segment(item: object) -> Segment:
+        def segment(item: Any) -> Segment:
             name = field(item, "label", text)
             start, end = span_of(field(item, "segment"), "segment", duration, coverage, where)
             return Segment(start, end, name, index_of(name, classes))

@@ -36,7 +36,8 @@ class Bvh:
     def joints(self) -> np.ndarray:
         """Global positions float64 [T, J, 3] in the file's unit."""
         frames, column = len(self.values), 0
-        positions, rotations = np.zeros((frames, len(self.names), 3)), []
+        positions = np.zeros((frames, len(self.names), 3))
+        rotations: list[Rotation] = []
         for joint, (parent, channels) in enumerate(zip(self.parents, self.channels, strict=True)):
             local, turn = np.tile(self.offsets[joint], (frames, 1)), Rotation.identity(frames)
             for channel in channels:
@@ -126,7 +127,10 @@ def parse_bvh(path: str | os.PathLike) -> Bvh:
 
 def _hierarchy(lines: _Lines) -> tuple[list[str], list[int], list[list[float]], list[tuple[str, ...]]]:
     """Reads from ROOT to the line MOTION."""
-    names, parents, offsets, channels = [], [], [], []
+    names: list[str] = []
+    parents: list[int] = []
+    offsets: list[list[float]] = []
+    channels: list[tuple[str, ...]] = []
     open_joints: list[int] = []
     while True:
         line = lines.next("a joint, '}' or 'MOTION'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from vtjax.data.readers.coverage import BadRow, Coverage
 from vtjax.data.readers.json_stream import read_json
@@ -44,7 +45,7 @@ def names_of(classes: Classes) -> tuple[str, ...]:
     return class_list(classes) if isinstance(classes, (str, os.PathLike)) else tuple(classes)
 
 
-def _ordered(path: pathlib.Path, pairs: list[tuple[str, object, str]]) -> list[str]:
+def _ordered(path: pathlib.Path, pairs: list[tuple[str, Any, str]]) -> list[str]:
     """pairs: (where, index, name). Indices must be 0..n-1, or 1..n, in any order."""
     indices: dict[int, str] = {}
     for where, index, name in pairs:
@@ -116,7 +117,7 @@ def data_info(path: str | os.PathLike, dataset: str) -> tuple[str, dict]:
     return name, {"classes": tuple(classes), "sessions": sessions, "ignore": ignore if (ignore or 0) > 0 else None}
 
 
-def index_of(name: object, classes: Sequence[str]) -> int:
+def index_of(name: Any, classes: Sequence[str]) -> int:
     """Index of a class name. Raises BadRow, with the nearest name as detail."""
     if not isinstance(name, str) or name not in classes:
         raise BadRow("unknown class", f"{name!r}: {nearest(str(name), classes)}")

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from vtjax.data.readers.coverage import BadRow, Coverage, Place, Records, Videos
 from vtjax.data.readers.json_stream import json_entries
@@ -21,12 +22,12 @@ def read(folder: Place, *, split: str | None = None, videos: Videos = None) -> R
     coverage = Coverage(split or "all", "videos", "segments")
     steps: dict[str, dict[int, str]] = {}
 
-    def annotated(where: str, video: str, entry: object) -> VideoRecord | None:
+    def annotated(where: str, video: str, entry: Any) -> VideoRecord | None:
         task, name = field(entry, "recipe_type", integer), field(entry, "class", text)
         subset, duration = field(entry, "subset", text), field(entry, "duration", duration_of)
         shown = span(entry.get("start", 0), entry.get("end", duration), duration, coverage, where)
 
-        def segment(item: object) -> Segment:
+        def segment(item: Any) -> Segment:
             step, words = field(item, "id", integer), field(item, "label", text)
             if steps.setdefault(name, {}).setdefault(step, words) != words:
                 raise BadRow("a step id has two labels", f"{step}: {steps[name][step]!r} and {words!r}")

@@ -49,7 +49,7 @@ class Coverage:
     notes: Problems = dataclasses.field(default_factory=Problems)
 
     @contextlib.contextmanager
-    def entry(self, where: object) -> Iterator[None]:
+    def entry(self, where: Any) -> Iterator[None]:
         """What raises BadRow in this block is left out, with its place and reason."""
         try:
             yield
@@ -57,7 +57,7 @@ class Coverage:
             self.problems.add(f"{where}: {bad.detail}" if bad.detail else where, bad.reason)
 
     @contextlib.contextmanager
-    def row(self, where: object) -> Iterator[None]:
+    def row(self, where: Any) -> Iterator[None]:
         """The same for one annotation row, which is counted as read, and as used unless it raises BadRow."""
         self.rows += 1
         with self.entry(where):

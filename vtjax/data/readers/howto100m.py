@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import pathlib
 from collections.abc import Collection, Iterator
+from typing import Any
 
 from vtjax.data.readers.coverage import BadRow, Coverage, Place, Records, Videos
 from vtjax.data.readers.json_stream import json_entries
@@ -65,12 +66,12 @@ def read(
             continue
         sentences = tuple(_sentences(where, entry, coverage))
         if sentences:
-            more = {"duration": durations.get(video), "class_name": category, "narrations": sentences}
+            more: dict[str, Any] = {"duration": durations.get(video), "class_name": category, "narrations": sentences}
             records.append(VideoRecord(video, video, where, coverage.split, **more))
     return coverage.finish(records, videos)
 
 
-def _speech(folder: pathlib.Path, captions: str | None, ids: set[str] | None) -> Iterator[tuple[str, str, object]]:
+def _speech(folder: pathlib.Path, captions: str | None, ids: set[str] | None) -> Iterator[tuple[str, str, Any]]:
     source = folder / captions if captions else folder
     if captions is None and folder.is_dir():
         source = next((folder / name for name in FILES if (folder / name).is_file()), folder)
@@ -87,7 +88,7 @@ def _speech(folder: pathlib.Path, captions: str | None, ids: set[str] | None) ->
             yield str(path), path.stem, path
 
 
-def _sentences(where: str, entry: object, coverage: Coverage) -> list[Narration]:
+def _sentences(where: str, entry: Any, coverage: Coverage) -> list[Narration]:
     if isinstance(entry, pathlib.Path):
         rows = csv_rows(entry, ("start", "end", "text"), coverage)
         return coverage.row_entries(rows, lambda _, row: _sentence(row["start"], row["end"], row["text"]))
@@ -102,7 +103,7 @@ def _sentences(where: str, entry: object, coverage: Coverage) -> list[Narration]
     return sentences
 
 
-def _sentence(start: object, end: object, words: object) -> Narration:
+def _sentence(start: Any, end: Any, words: Any) -> Narration:
     begin, stop = number(start, "start"), number(end, "end")
     if begin < 0 or stop < begin:
         raise BadRow("the sentence ends before it starts, or starts before the video", f"{begin:g} to {stop:g} s")

@@ -9,6 +9,7 @@ video_splits.json: {split: [video]}. Steps are told apart by id, since headlines
 from __future__ import annotations
 
 import pathlib
+from typing import Any
 
 from vtjax.data.readers.coverage import BadRow, Coverage, Place, Records, Videos
 from vtjax.data.readers.json_stream import json_entries, read_json
@@ -73,14 +74,14 @@ def read(
     members = set(known[split])
     coverage.listed = len(members)
 
-    def annotated(where: str, video: str, entry: object) -> VideoRecord | None:
+    def annotated(where: str, video: str, entry: Any) -> VideoRecord | None:
         if field(entry, "subset") != split:
             return None
         if video not in members:
             raise BadRow("annotated, but video_splits.json lists it in another split or not at all")
         duration = field(entry, "duration", duration_of)
 
-        def segment(item: object) -> Segment:
+        def segment(item: Any) -> Segment:
             step = field(item, "id", integer)
             if step not in of_step or of_step[step][0] != entry.get("activity"):
                 raise BadRow("the step is not of the video's activity", f"step {step}")

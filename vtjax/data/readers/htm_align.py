@@ -5,6 +5,8 @@ htm_align.json: {video: [[alignable 0 or 1, start, end, sentence], ...]}.
 
 from __future__ import annotations
 
+from typing import Any
+
 from vtjax.data.readers.coverage import BadRow, Coverage, Place, Records, Videos
 from vtjax.data.readers.json_stream import json_entries
 from vtjax.data.readers.rows import find_file, integer, listed, span, text
@@ -18,8 +20,8 @@ def read(folder: Place, *, split: str = "test", videos: Videos = None) -> Record
     path = find_file(folder, ("htm_align.json", "*htm_align*.json"))
     coverage = Coverage(split, "videos", "sentences")
 
-    def narrated(where: str, video: str, rows: object) -> VideoRecord:
-        def sentence(row: object) -> Narration:
+    def narrated(where: str, video: str, rows: Any) -> VideoRecord:
+        def sentence(row: Any) -> Narration:
             flag, start, end, words = listed(row, "the sentence", 4)
             alignable = integer(flag, "alignable")
             if alignable not in (0, 1):

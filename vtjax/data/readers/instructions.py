@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 from vtjax.data.readers.coverage import BadRow, Coverage, Place, Records, Videos
 from vtjax.data.readers.json_stream import json_entries
@@ -21,7 +22,7 @@ def llava(folder: Place, *, split: str = "train", videos: Videos = None, exclude
     """Reads LLaVA's entries: {"id", "image" or "video", absent for text only, "conversations": [{"from", "value"}]}."""
     coverage = Coverage(split, "media", "conversations")
 
-    def build(where: str, key: str, entry: object) -> VideoRecord:
+    def build(where: str, key: str, entry: Any) -> VideoRecord:
         identity = str(field(entry, "id"))
         media = "video" if entry.get("video") else "image" if entry.get("image") else "text"
         name = stem(text(entry[media], media)) if media != "text" else f"text {identity}"
@@ -42,7 +43,7 @@ def valley(folder: Place, *, split: str = "train", videos: Videos = None, exclud
     """
     coverage = Coverage(split, "videos", "conversations")
 
-    def build(where: str, key: str, entry: object) -> VideoRecord:
+    def build(where: str, key: str, entry: Any) -> VideoRecord:
         name = stem(field(entry, "video", text))
         source = entry.get("source")
         name = f"{text(source, 'source')}/{name}" if source is not None else name
@@ -60,7 +61,7 @@ def vtimellm(folder: Place, *, split: str = "train", videos: Videos = None, excl
     """
     coverage = Coverage(split, "videos", "conversations")
 
-    def build(where: str, key: str, entry: object) -> VideoRecord:
+    def build(where: str, key: str, entry: Any) -> VideoRecord:
         video = field(entry, "id", text)
         meta = mapping(entry.get("meta", {}), "meta")
         duration = duration_of(meta["duration"]) if "duration" in meta else None
@@ -93,7 +94,7 @@ def video_chatgpt(
     """
     coverage = Coverage(split, "videos", "conversations")
 
-    def build(where: str, key: str, entry: object) -> VideoRecord:
+    def build(where: str, key: str, entry: Any) -> VideoRecord:
         video = field(entry, "video_id", text)
         turns = (Turn("human", f"<video>\n{field(entry, 'q', text)}"), Turn("gpt", field(entry, "a", text)))
         return VideoRecord(f"{video}/{key}", video, where, split, instruction=Instruction(turns))
@@ -105,14 +106,14 @@ def video_chatgpt(
 def _read(path: Place, build: Callable[..., VideoRecord], exclude: Exclude, coverage: Coverage) -> list[VideoRecord]:
     """Reads every entry through `build`; entries that raise BadRow and excluded videos are counted."""
 
-    def admitted(where: str, key: str, entry: object) -> VideoRecord | None:
+    def admitted(where: str, key: str, entry: Any) -> VideoRecord | None:
         record = build(where, key, entry)
         return None if refuse(record.video, where, exclude, coverage.problems) else record
 
     return coverage.row_entries(json_entries(path), admitted)
 
 
-def _conversation(entry: object, media: str, where: str, coverage: Coverage) -> tuple[Turn, ...]:
+def _conversation(entry: Any, media: str, where: str, coverage: Coverage) -> tuple[Turn, ...]:
     """Reads the turns of `conversations`, human and gpt alternately. Raises BadRow.
 
     A first turn of gpt is dropped and a missing media token is noted (LLaVA's loader does without both as well); a

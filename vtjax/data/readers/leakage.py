@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from vtjax.data.readers.coverage import Place
 from vtjax.data.readers.json_stream import json_entries
@@ -55,7 +56,7 @@ def _evaluation_videos(place: pathlib.Path) -> Iterator[tuple[str, str]]:
         yield from ((video, place.name) for video in id_list(place))
 
 
-def refuse(video: str, where: object, exclude: Exclude, problems: Problems) -> bool:
+def refuse(video: str, where: Any, exclude: Exclude, problems: Problems) -> bool:
     """Returns whether `video` is an evaluation video; if so it is counted by the set that holds it."""
     if not exclude or video_key(video) not in exclude:
         return False

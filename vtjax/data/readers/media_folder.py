@@ -34,7 +34,7 @@ def files_below(
     """
     try:
         status = os.stat(folder)
-        with os.scandir(folder) as found:
+        with os.scandir(os.fspath(folder)) as found:
             entries = sorted((e for e in found if not e.name.startswith(".")), key=lambda e: e.name)
             folders = {entry.name for entry in entries if entry.is_dir()}
     except OSError:

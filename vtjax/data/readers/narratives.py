@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -110,7 +111,7 @@ def _strokes(traces: list, time: Callable[..., float], keyframe: Callable[..., i
     return tuple(strokes)
 
 
-def _narrative(actor: object, keyframes: tuple[str, ...]) -> Narrative:
+def _narrative(actor: Any, keyframes: tuple[str, ...]) -> Narrative:
     caption = field(actor, "caption")
     text(caption, "caption")
 
@@ -129,18 +130,19 @@ def _narrative(actor: object, keyframes: tuple[str, ...]) -> Narrative:
     )
     words = tuple(_word(item, caption) for item in field(actor, "time_alignment", listed))
     segments = field(actor, "noun_segments", listed)
-    nouns = tuple(_characters(*listed(segment, "a noun segment", 2), caption) for segment in segments)
+    pairs = (listed(segment, "a noun segment", 2) for segment in segments)
+    nouns = tuple(_characters(first, last, caption) for first, last in pairs)
     return Narrative(caption, words, strokes, field(actor, "actor_name", text), nouns, keyframes, selected)
 
 
-def _characters(begin: object, end: object, caption: str) -> tuple[int, int]:
+def _characters(begin: object, end: Any, caption: str) -> tuple[int, int]:
     first, last = integer(begin, "the first character"), integer(end, "the last character")
     if not 0 <= first < last <= len(caption):
         raise BadRow("characters outside the caption", f"{first} to {last} of {len(caption)}")
     return first, last
 
 
-def _word(item: object, caption: str) -> Utterance:
+def _word(item: Any, caption: str) -> Utterance:
     start, end = field(item, "start_ms", number), field(item, "end_ms", number)
     if end < start:
         raise BadRow("a word ends before it starts", f"{start:g} to {end:g} ms")

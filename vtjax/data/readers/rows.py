@@ -39,7 +39,7 @@ def find_file(folder: str | os.PathLike, patterns: Sequence[str]) -> pathlib.Pat
     raise VtjaxError(f"{folder}: none of the expected files is there: {', '.join(patterns)}")
 
 
-def _opened(path: str | os.PathLike, **options: str) -> TextIO:
+def _opened(path: str | os.PathLike, **options: Any) -> TextIO:
     try:
         return open(path, encoding="utf-8-sig", errors="replace", **options)
     except FileNotFoundError:
@@ -99,9 +99,9 @@ def archive_texts(folder: str | os.PathLike, name: str) -> Iterator[tuple[str, s
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as zipped:
-                for member in sorted(n for n in zipped.namelist() if not n.endswith("/")):
-                    content = zipped.read(member).decode("utf-8", "replace")
-                    yield f"{archive}!{member}", member.rsplit("/", 1)[-1], content
+                for name in sorted(n for n in zipped.namelist() if not n.endswith("/")):
+                    content = zipped.read(name).decode("utf-8", "replace")
+                    yield f"{archive}!{name}", name.rsplit("/", 1)[-1], content
         else:
             with tarfile.open(archive) as tar:
                 for member in tar:
@@ -201,7 +201,7 @@ def seconds_of(value: Any, name: str) -> float:
     return number(value, name)
 
 
-def span(start: Any, end: Any, duration: float | None, coverage: Coverage, where: object) -> tuple[float, float]:
+def span(start: Any, end: Any, duration: float | None, coverage: Coverage, where: Any) -> tuple[float, float]:
     """(start, end) in seconds with 0 <= start < end, cut to the video's duration. Raises BadRow.
 
     An end beyond the duration is cut, and noted when it lies further away than rounding.
@@ -220,9 +220,10 @@ def span(start: Any, end: Any, duration: float | None, coverage: Coverage, where
     return start, end
 
 
-def span_of(bounds: Any, name: str, duration: float | None, coverage: Coverage, where: object) -> tuple[float, float]:
+def span_of(bounds: Any, name: str, duration: float | None, coverage: Coverage, where: Any) -> tuple[float, float]:
     """`span` of a list of two times. Raises BadRow."""
-    return span(*listed(bounds, name, 2), duration, coverage, where)
+    start, end = listed(bounds, name, 2)
+    return span(start, end, duration, coverage, where)
 
 
 def duration_of(value: Any, name: str = "duration") -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import pathlib
+from typing import Any
 
 from vtjax.data.readers.coverage import BadRow, Coverage, Place, Records, Videos
 from vtjax.data.readers.json_stream import json_entries
@@ -39,7 +40,7 @@ def read(folder: Place, *, split: str = "test", videos: Videos = None, dataset: 
         questions = coverage.row_entries(rows, _pair)
     else:
         entries = json_entries(find_file(folder, (f"*{split}_qa.json", f"*{split}.json")))
-        questions = coverage.row_entries(entries, lambda *entry: _single(*entry, dataset))
+        questions = coverage.row_entries(entries, lambda where, key, entry: _single(where, key, entry, dataset))
     gathered: dict[str, tuple[str, list[Question]]] = {}
     for where, name, item in questions:
         gathered.setdefault(name, (where, []))[1].append(item)
@@ -49,7 +50,7 @@ def read(folder: Place, *, split: str = "test", videos: Videos = None, dataset: 
     return coverage.finish(records, videos)
 
 
-def _pair(where: str, question: tuple | None, answer: tuple | None) -> tuple[str, str, Question]:
+def _pair(where: str, question: Any, answer: Any) -> tuple[str, str, Question]:
     if question is None or answer is None:
         raise BadRow("a question without an answer, or the reverse")
     question, answer = question[2], answer[2]
@@ -62,7 +63,7 @@ def _pair(where: str, question: tuple | None, answer: tuple | None) -> tuple[str
     return where, name, Question(identity, *words, "" if kind is None else str(kind))
 
 
-def _single(where: str, key: str, entry: object, dataset: str) -> tuple[str, str, Question]:
+def _single(where: str, key: str, entry: Any, dataset: str) -> tuple[str, str, Question]:
     video = entry.get("video_name", entry.get("video", entry.get("video_id"))) if isinstance(entry, dict) else None
     if video is None:
         raise BadRow("no 'video_name', 'video' or 'video_id'")
@@ -75,7 +76,7 @@ def _single(where: str, key: str, entry: object, dataset: str) -> tuple[str, str
     return where, name, Question(identity, *words, str(entry.get("type", "")))
 
 
-def _answer(value: object) -> str:
+def _answer(value: Any) -> str:
     """Answers may be numbers in JSON."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)

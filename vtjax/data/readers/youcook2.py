@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from vtjax.data.readers.coverage import BadRow, Coverage, Place, Records, Videos
 from vtjax.data.readers.json_stream import MissingKey, json_entries
@@ -32,6 +33,7 @@ def read(folder: Place, *, split: str | None = None, videos: Videos = None) -> R
     """
     path = find_file(folder, FILES)
     coverage = Coverage(split or "all", "videos", "segments")
+    build: Callable[..., VideoRecord]
     try:
         entries, build = json_entries(path, "database"), _official
         first = next(entries, None)
@@ -39,14 +41,14 @@ def read(folder: Place, *, split: str | None = None, videos: Videos = None) -> R
         entries, build = json_entries(path, "annotations"), _with_speech
         first = next(entries, None)
 
-    def wanted(*entry: object) -> VideoRecord | None:
-        record = build(*entry, coverage)
+    def wanted(*entry: Any) -> VideoRecord | None:
+        record = build(*entry, coverage)  # type: ignore[call-arg]
         return record if split in (None, record.split) else None
 
     return coverage.finish(coverage.entries(itertools.chain([first] if first else [], entries), wanted), videos)
 
 
-def _official(where: str, video: str, entry: object, coverage: Coverage) -> VideoRecord:
+def _official(where: str, video: str, entry: Any, coverage: Coverage) -> VideoRecord:
     duration = field(entry, "duration", duration_of)
     items = field(entry, "annotations", listed)
     segments = _segments(where, items, lambda i: (field(i, "segment"), field(i, "sentence")), duration, coverage)
@@ -57,7 +59,7 @@ def _official(where: str, video: str, entry: object, coverage: Coverage) -> Vide
 def _segments(where: str, items: Iterable, parts: Callable, duration: float, coverage: Coverage) -> list[tuple]:
     """(start, end, words) of the usable items; parts(item) -> (bounds, words)."""
 
-    def segment(item: object) -> tuple[float, float, str]:
+    def segment(item: Any) -> tuple[float, float, str]:
         bounds, words = parts(item)
         return *span_of(bounds, "segment", duration, coverage, where), text(words, "sentence")
 
@@ -67,7 +69,7 @@ def _segments(where: str, items: Iterable, parts: Callable, duration: float, cov
     return segments
 
 
-def _with_speech(where: str, _: str, entry: object, coverage: Coverage) -> VideoRecord:
+def _with_speech(where: str, _: str, entry: Any, coverage: Coverage) -> VideoRecord:
     video = stem(field(entry, "image_id", text))
     duration = field(entry, "duration", duration_of)
     bounds, sentences = field(entry, "segments", listed), _SPOKEN.findall(field(entry, "caption", text))

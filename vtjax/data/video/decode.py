@@ -285,8 +285,8 @@ class VideoReader:
                 turns = frame.rotation % 360
                 self._rotation = turns if turns % 90 == 0 else 0
             width, height = self._size
-            picture = self._converter().reformat(frame, width, height, "rgb24", threads=self._limits["threads"])
-            picture = picture.to_ndarray()
+            small = self._converter().reformat(frame, width, height, "rgb24", threads=self._limits["threads"])
+            picture: np.ndarray = small.to_ndarray()
         return np.ascontiguousarray(np.rot90(picture, self._rotation // 90)) if self._rotation else picture
 
     def _converter(self) -> VideoReformatter:

@@ -105,10 +105,9 @@ def decode_index(path, container, stream, expected: int = 0, missing: int = 0) -
     if not pts:
         raise VideoError(path, "no frame of it can be decoded")
     known = all(p is not None for p in pts) and len(set(pts)) == len(pts)
-    if not known:
-        pts = _filled(pts, stream)
+    times = np.array(pts if known else _filled(pts, stream), np.int64)
     starts = np.array(sorted({0, *keys}), np.int64)
-    index = _make(container, stream, np.array(pts, np.int64), starts, max(expected, len(pts) + missing))
+    index = _make(container, stream, times, starts, max(expected, len(pts) + missing))
     rising = bool(np.all(np.diff(index.pts[index.keys]) > 0))
     seekable = known and rising
     return dataclasses.replace(index, seekable=seekable, exact=True, bad_packets=bad[0], corrupt=tuple(corrupt))

@@ -109,8 +109,8 @@ def _from_folder(folder: pathlib.Path, problems: Problems, label_from_folder: bo
             problems.add(path, "a list beside the videos is read only when --input names it")
         else:
             problems.add(path, "its name is not that of a video")
-    for path in unreadable:
-        problems.add(path, "a folder that cannot be read")
+    for closed in unreadable:
+        problems.add(closed, "a folder that cannot be read")
     if not drafts:
         known = " ".join(sorted(VIDEO_SUFFIXES))
         raise VtjaxError(f"{folder}: no videos in it; files named {known} are expected")

@@ -209,7 +209,7 @@ def _video(record, reader, making: Making, tower, spool, beat) -> tuple[dict[str
         times = np.array([times[i : i + group].mean() for i in range(0, len(times), group)])
         fps /= group
         rows = _features(record, frames, making, tower, beat)
-        made = (chunks.array_chunk(np.stack(chunk)) for chunk in _grouped(rows, making.chunk_rows))
+        made: Iterator[bytes] = (chunks.array_chunk(np.stack(chunk)) for chunk in _grouped(rows, making.chunk_rows))
     else:
         made = _encoded(frames, making, beat)
     sizes, shape = [], None
@@ -238,7 +238,8 @@ def _video(record, reader, making: Making, tower, spool, beat) -> tuple[dict[str
 
 def _inside(record: VideoRecord, end: float) -> tuple[VideoRecord, str]:
     """The record without what is said of times that the video does not have, and what that was, "" for nothing."""
-    kept, lost = {}, []
+    kept: dict[str, Any] = {}
+    lost = []
     for name in ("segments", "narrations", "captions"):
         items = getattr(record, name)
         kept[name] = tuple(item for item in items if item.start is None or item.start < end)

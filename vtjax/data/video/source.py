@@ -153,8 +153,9 @@ class VideoSource(ClipSource):
         record = self._records[index]
         path = os.fspath(record.path)
         with self._lock:
-            index, actual = self._indices.get(path, (None, None))
-        reader = _Remembering(self, path, index=index, actual=actual, max_pixels=self._max_pixels)
+            known = self._indices.get(path)
+        shown, actual = known if known is not None else (None, None)
+        reader = _Remembering(self, path, index=shown, actual=actual, max_pixels=self._max_pixels)
         return excerpt(reader, record.span)
 
 

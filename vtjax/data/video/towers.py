@@ -101,7 +101,7 @@ def _digest(params: Mapping[str, Any]) -> str:
             else:
                 array = np.ascontiguousarray(tree[name])
                 digest.update(f"{path}/{name} {array.dtype} {array.shape}".encode())
-                digest.update(array.view(np.uint8).reshape(-1))
+                digest.update(array.view(np.uint8).reshape(-1).data)
 
     add(params, "")
     return digest.hexdigest()

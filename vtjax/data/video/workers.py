@@ -12,7 +12,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from vtjax.errors import VtjaxError
 
@@ -60,8 +60,8 @@ def run_shards(
                     workers.append(idle)
                 shard = todo.pop()
                 idle.give(shard, excluded.get(shard, {}))
-            busy = {w.pipe: w for w in workers if w.shard is not None}
-            for pipe in multiprocessing.connection.wait(list(busy), timeout=0.5):
+            busy: dict[Any, _Worker] = {w.pipe: w for w in workers if w.shard is not None}
+            for pipe in cast(list[Any], multiprocessing.connection.wait(list(busy), timeout=0.5)):
                 worker = busy[pipe]
                 try:
                     event = pipe.recv()
