@@ -126,6 +126,9 @@ class Machine(pickle._Unpickler):
       where: names the file in messages. inert: full names of classes whose objects are read as `Inert`.
     """
 
+    stack: list[Any]  # both are pickle's own, which its types leave out
+    load_reduce: Callable[[], None]
+
     def __init__(self, file: Any, where: str, inert: Sequence[str] = ()):
         super().__init__(file, encoding="latin1")
         self.where, self.inert = where, frozenset(inert)

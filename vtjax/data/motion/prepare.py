@@ -25,7 +25,7 @@ from vtjax.errors import Problems, VtjaxError
 
 FORMATS = ("auto", "bvh", "joints", "humanml3d", "tmr")
 ANNOTATED = ("humanml3d", "tmr")  # features with their own split files
-_SHARE = {"lower_bound": 0, "upper_bound": 0.9}
+_SHARE: dict[str, Any] = {"lower_bound": 0, "upper_bound": 0.9}
 
 
 @dataclasses.dataclass(frozen=True)

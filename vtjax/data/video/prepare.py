@@ -19,7 +19,6 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from vtjax.data.options import flag, from_flags
 from vtjax.data.video.items import UNITS
