@@ -33,7 +33,7 @@ class Caption:
 class MotionClip:
     """A motion with its captions.
 
-    key: unique id. features: float32 [T, 263], not normalised, 20 fps (car.md section 7).
+    key: unique id. features: float32 [T, 263], not normalised, 20 fps.
     bounds: frame ranges [start, end) of the events in `features`, () when unknown.
     swapped: float32 [T', 263], the same segments stitched in another order by the same code, None when unknown;
     swapped_order: positions of the original events in `swapped`'s order, e.g. (1, 0).

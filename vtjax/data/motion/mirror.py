@@ -1,4 +1,4 @@
-"""Left/right mirrored features and captions, as HumanML3D's M-files (car.md sections 6 and 7)."""
+"""Left/right mirrored features and captions, as HumanML3D's M-files (Guo et al., CVPR 2022)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The 22-joint SMPL skeleton of HumanML3D (car.md section 7): names, tree, rest pose, left/right pairs.
+"""The 22-joint SMPL skeleton of HumanML3D: names, tree, rest pose, left/right pairs.
 
 Axes: Y up, and in the rest pose the body faces +Z with its left side towards +X. Lengths in metres.
 """

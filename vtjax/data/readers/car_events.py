@@ -1,4 +1,4 @@
-"""CAR's released event files: event_texts/{keyid}_{idx}.json = {"events": [...]} (car.md 3.1).
+"""CAR's released event files: event_texts/{keyid}_{idx}.json = {"events": [...]}, ECCV 2024.
 
 idx is the caption's position in the unfiltered list of its motion's captions; mirrored ids have their own files.
 """

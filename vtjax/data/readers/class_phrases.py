@@ -1,4 +1,4 @@
-"""Class names of detection sets as a prompt says them (ovoad.md 8.3, 8.4).
+"""Class names of detection sets as a prompt says them, as OV-OAD's benchmarks (docs/methods/ovoad.md).
 
 Wording matters: on THUMOS14 the same CLIP scores 28.45 mAP with "baseball pitch" and 23.69 with "BaseballPitch".
 """

@@ -1,4 +1,4 @@
-"""HumanML3D's folder: new_joint_vecs/{id}.npy [T, 263], texts/{id}.txt, {split}.txt (car.md 6)."""
+"""HumanML3D's folder: new_joint_vecs/{id}.npy [T, 263], texts/{id}.txt, {split}.txt, Guo et al., CVPR 2022."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from vtjax.data.readers.coverage import Coverage
 from vtjax.errors import Problems, VtjaxError
 
 SPLITS = ("train", "val", "test")
-KNOWN_BAD = {"007975": "NaN after processing", "M007975": "NaN after processing"}  # car.md 6
-SECONDS = (2.0, 10.0)  # TMR's admitted caption lengths in train and val; its test is never filtered (car.md 2.6)
+KNOWN_BAD = {"007975": "NaN after processing", "M007975": "NaN after processing"}
+SECONDS = (2.0, 10.0)  # TMR's admitted caption lengths in train and val; its test is never filtered
 
 
 def segment(start: float, end: float) -> tuple[float | None, float | None]:

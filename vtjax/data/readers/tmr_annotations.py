@@ -1,4 +1,4 @@
-"""TMR's annotations.json with its split files: KIT-ML and HumanML3D in one layout (CAR, section 4).
+"""TMR's annotations.json with its split files: KIT-ML and HumanML3D in one layout.
 
 {keyid: {"path", "duration", "annotations": [{"seg_id", "text", "start", "end"}]}}; seconds of the whole sequence,
 whose features lie at {features}/{path}.npy. Rows of a segment: int(20 start) to int(20 end).

@@ -1,7 +1,7 @@
 """Exact frames of a video file by index or by time: seek to the last key before a frame and decode forward from there.
 
 Frames that lie close together are decoded in one pass, and B-frames that nobody asked for and nothing refers to are
-not decoded at all (jax_notes.md 4i: the cost of random access is the length of the group of pictures).
+not decoded at all: what random access costs is the length of the group of pictures.
 """
 
 from __future__ import annotations

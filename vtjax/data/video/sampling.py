@@ -1,9 +1,9 @@
 """Which frames of a video a model sees: the papers' rules, each with its own rounding. Indices int64, times seconds.
 
-    uniform             PiTe (pite.md 1.1)         int32 of linspace: rounded toward zero, first and last frame included
-    segments            ALT, X-CLIP (alt.md 6)     TSN: training rounds the segment down, testing rounds its centre down
+    uniform             PiTe                       int32 of linspace: rounded toward zero, first and last frame included
+    segments            ALT, X-CLIP                TSN: training rounds the segment down, testing rounds its centre down
     dense_window        contiguous frames          one every `stride`, from the middle or from a drawn start
-    rate_grid           the same by time           for video of any rate; offset 0 for mptva.md 3.3's frames
+    rate_grid           the same by time           for video of any rate; offset 0 for MPTVA's frames
 
 With an odd number of frames in a segment, or a rate that does not divide, these rules pick different frames.
 """
@@ -25,7 +25,7 @@ def uniform(count: int, frames: int) -> np.ndarray:
 
 
 def segments(count: int, frames: int, rng: np.random.Generator | None = None) -> np.ndarray:
-    """[frames] indices, one of each of `frames` equal segments (TSN; alt.md 6, augmentation 1).
+    """[frames] indices, one of each of `frames` equal segments (TSN, as ALT samples).
 
     With rng (training): i * floor(n / T) + a draw below floor(n / T), or round(i * n / T) where n < T. Without
     (testing): floor(i * n / T + n / (2 T)), the centres. Taken modulo n. The frames that floor(n / T) leaves over at

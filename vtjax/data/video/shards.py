@@ -299,5 +299,5 @@ def _features(record, frames: Iterator[np.ndarray], making: Making, tower: Tower
 
 
 def _filled(group: list[np.ndarray], size: int) -> np.ndarray:
-    """[size, H, W, 3]; missing frames at the end of a video are zero (mptva.md 3.3)."""
+    """[size, H, W, 3]; missing frames at the end of a video are zero, as MPTVA has them."""
     return np.stack(group + [np.zeros_like(group[0])] * (size - len(group)))

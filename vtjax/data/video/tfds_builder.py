@@ -9,7 +9,7 @@ mlcroissant (tried with 2.21, 2.77 and 1.1 of them). vtjax.json holds `list`
 (relative to the folder; without it the folder itself is read), unit, label_from_folder, "beam": true to build through
 Apache Beam, and any field of shards.Making. Read with
 `TfdsVideos(tfds.builder_from_directory("tfds/video_folder/1.0.0").as_data_source("train"))`, which is what a
-VideoStore is (jax_notes.md 4d).
+VideoStore is.
 """
 
 from __future__ import annotations

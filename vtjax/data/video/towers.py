@@ -1,7 +1,7 @@
 """Towers whose features `vtjax.prepare --features` keeps instead of frames: named ones, and any function.
 
     clip_embeddings   CLIP's joint space, unit norm (512 numbers for ViT-B)
-    clip_states       the class token after the last norm, before the projection (768), OV-OAD's features (ovoad.md 1)
+    clip_states       the class token after the last norm, before the projection (768), OV-OAD's features
     module:function   a function of uint8 [batch, H, W, 3] (RGB) that gives floats [batch, ...]; where --weights is
                       given, a function of that string which gives such a function
 
