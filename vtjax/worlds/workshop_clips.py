@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vtjax.data.video.source import ClipSource
+from vtjax.data.video.timed import Video
 from vtjax.data.video_records import Caption, VideoRecord
 from vtjax.worlds.drawn import Drawn, Item, drawn
 from vtjax.worlds.workshop import WORKSHOP_VERSION, Workshop
@@ -39,31 +40,13 @@ class Draw:
     index: int
 
 
-class MemoryVideo:
-    """Frames uint8 [N, H, W, 3] with the interface of a StoredVideo."""
+class MemoryVideo(Video):
+    """Frames uint8 [N, H, W, 3] in memory, or in a map that belongs to their source."""
 
     def __init__(self, key: str, frames: np.ndarray, fps: float):
         self.key, self.path, self.fps, self._frames = key, key, fps, frames
-        self.damage = ""
         self.times = np.arange(len(frames)) / fps
         self.start, self.end = 0.0, len(frames) / fps
-
-    def __len__(self) -> int:
-        return len(self.times)
-
-    def __enter__(self) -> MemoryVideo:
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Nothing to do; the map belongs to the source."""
-
-    def index_at(self, times: Sequence[float] | np.ndarray) -> np.ndarray:
-        """int64, the last frames at or before these seconds."""
-        places = np.searchsorted(self.times, np.asarray(times, np.float64) + 1e-9, side="right") - 1
-        return np.clip(places, 0, len(self) - 1).astype(np.int64)
 
     def index_near(self, times: Sequence[float] | np.ndarray) -> np.ndarray:
         """int64, the frames whose times are closest."""

@@ -1,7 +1,6 @@
 """Sampling rules against slow loops written from the sheets, and known numbers."""
 
 import math
-import types
 
 import numpy as np
 import pytest
@@ -130,8 +129,3 @@ def test_sampler_rules():
 def test_wrong_settings(call, words):
     with pytest.raises(VtjaxError, match=words):
         call()
-
-
-def test_a_video_is_what_has_these_members():
-    video = types.SimpleNamespace(times=np.zeros(1), start=0.0, end=1.0)
-    assert set(sampling.Video.__annotations__) <= set(vars(video))

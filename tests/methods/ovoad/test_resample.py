@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from videos import fixed_rate_indices
 
-from vtjax.data.video.excerpt import nearest_in
 from vtjax.data.video.sampling import rate_grid
+from vtjax.data.video.timed import nearest_in
 from vtjax.errors import VtjaxError
 from vtjax.methods.ovoad.resample import Resampler
 

@@ -117,11 +117,11 @@ def joints_to_features(
     compat_facing: keep the reference code's wrong sign of the hips in the heading. Released data and weights have it
         and its author will not change it; off, the heading is the body's, and the features are those of no release.
     contact_threshold: squared displacement (m^2 per frame) under which a foot is in contact.
-    compat_yaw: take the reference code's asin literally. Its quaternions change hemisphere where the heading passes +-180 degrees,
-        so in that frame the yaw velocity has the wrong sign, and the inverse turns everything after it by twice the
-        step (up to 1 m of error on 5 of 61 CMU clips). Off, the sign is put right; no other value differs.
+    compat_yaw: take the reference code's asin literally. Its quaternions change hemisphere where the heading passes
+        +-180 degrees, so in that frame the yaw velocity has the wrong sign, and the inverse turns everything after it
+        by twice the step (up to 1 m of error on 5 of 61 CMU clips). Off, the sign is put right; no other value differs.
     Raises VtjaxError for a wrong shape, NaN or infinity, fewer than two frames, or an undefined facing direction.
-    Source: HumanML3D's motion_representation code (Guo et al., CVPR 2022), whose steps 1 to 7 the functions name.
+    Source: the motion representation of HumanML3D (Guo et al., CVPR 2022).
     """
     joints = preprocess_joints(as_joints(joints), uniform_skeleton)
     heading = quaternion.between(facing(joints, compat=compat_facing, smooth=True), _FORWARD)

@@ -253,8 +253,8 @@ class MotionStore:
 
     def statistics(self, indices: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
         """Mean and unbiased std per dimension over the rows of these clips, float32 [263] each; normalise by
-        (x - mean) / (std + 1e-12), as CAR and TMR do. A dimension that never changes gets std 1, so that it becomes 0 and
-        a later change in it is not blown up."""
+        (x - mean) / (std + 1e-12), as TMR does. A dimension that never changes gets std 1, so that it becomes 0 and a
+        later change in it is not blown up."""
         spans = [(r["offset"], r["offset"] + r["length"]) for r in (self.records[i] for i in indices)]
         count = sum(end - begin for begin, end in spans)
         if count < 2:

@@ -176,7 +176,7 @@ def scale_warning(joints: np.ndarray) -> str:
 
 
 def caption_rows(caption: Caption, frames: int) -> tuple[int, int]:
-    """Rows [begin, end) of a clip's features that a caption describes: int(20 start), int(20 end) as TMR and CAR take them."""
+    """Rows [begin, end) of features that a caption describes, as TMR counts them: int(20 start), int(20 end)."""
     begin = 0 if caption.start is None else int(caption.start * FPS)
     end = frames if caption.end is None else int(caption.end * FPS)
     return min(begin, frames), min(end, frames)

@@ -18,8 +18,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from vtjax.data.video.container import MAX_PIXELS, VideoError, open_video, reasons
-from vtjax.data.video.excerpt import nearest_in
 from vtjax.data.video.index import FrameIndex, decode_index, scan_index
+from vtjax.data.video.timed import Times, Video
 from vtjax.errors import VtjaxError
 
 _SKIPS_UNREFERENCED = ("h264", "hevc")
@@ -28,7 +28,7 @@ _EARLIER_KEYS = 2  # tried before the file is read from its start
 _LOCAL = threading.local()  # one colour converter per thread, which keeps its tables from frame to frame
 
 
-class VideoReader:
+class VideoReader(Video):
     """Random access to the frames of one video file, as RGB uint8 with the file's rotation applied.
 
     index: what an earlier reader of the file found, to save looking for it again. exact: decode every frame once to
@@ -39,9 +39,13 @@ class VideoReader:
     before. `actual` is `index` until frames turn out to be missing, then the index of those that are there; an earlier
     reader's saves finding that out again.
 
+    times: seconds after the file's start. end: of the last frame. fps: the mean where the rate varies.
+
     Raises:
       VideoError: on opening, where the file has no video that can be decoded; its `reason` says why.
     """
+
+    start = 0.0
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class VideoReader:
         except BaseException:
             self._container.close()
             raise
+        self.times, self.end, self.fps = self.index.times, self.index.duration, self.index.rate
         codec = self._stream.codec_context
         self._size = codec.width, codec.height
         self._skips = threads == 1 and codec.name in _SKIPS_UNREFERENCED
@@ -74,39 +79,10 @@ class VideoReader:
         self._placed = False
         self._adopt(self.index if actual is None else actual)
 
-    def __enter__(self) -> VideoReader:
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.close()
-
     def close(self) -> None:
         self._queue.clear()
         self._packets = None
         self._container.close()
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    @property
-    def times(self) -> np.ndarray:
-        """float64 [N], seconds after the file's start at which each frame appears, rising."""
-        return self.index.times
-
-    @property
-    def start(self) -> float:
-        """0.0: times count from the start of the file."""
-        return 0.0
-
-    @property
-    def end(self) -> float:
-        """The duration, as the end of the last frame on the clock of `times`."""
-        return self.index.duration
-
-    @property
-    def fps(self) -> float:
-        """Nominal frames per second; the mean where the rate varies."""
-        return self.index.rate
 
     @property
     def codec(self) -> str:
@@ -143,13 +119,9 @@ class VideoReader:
         """Share in [0, 1] of the promised frames that are there and not known to be spoilt."""
         return (len(self.actual) - self._spoilt()) / max(self.actual.expected, 1)
 
-    def index_at(self, times: Sequence[float] | np.ndarray) -> np.ndarray:
+    def index_at(self, times: Times) -> np.ndarray:
         """int64, the frames shown at these seconds (see FrameIndex.at)."""
         return self.index.at(np.asarray(times, np.float64))
-
-    def index_near(self, times: Sequence[float] | np.ndarray) -> np.ndarray:
-        """int64, the frames whose own times are closest to these seconds."""
-        return nearest_in(self.times, times)
 
     def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """uint8 [n, H, W, 3], frames by index, in the order asked for; repeats are decoded once.

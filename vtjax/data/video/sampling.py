@@ -11,10 +11,10 @@ With an odd number of frames in a segment, or a rate that does not divide, these
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
 
 import numpy as np
 
+from vtjax.data.video.timed import Video
 from vtjax.errors import VtjaxError, nearest
 
 
@@ -79,21 +79,6 @@ def rate_grid(video: Video, rate: float, offset: float = 0.5) -> tuple[np.ndarra
 def inside(count: int, frames: int, stride: int = 1) -> np.ndarray:
     """bool [frames], which frames of a dense window a video of `count` frames really has."""
     return np.arange(frames) * stride < count
-
-
-class Video(Protocol):
-    """What can be sampled: a VideoReader, a stored video, an excerpt of either.
-
-    times: float64 [N], when each frame appears. start, end: of the video or excerpt, on the same clock. All seconds.
-    """
-
-    times: np.ndarray
-    start: float
-    end: float
-
-    def __len__(self) -> int: ...
-
-    def index_near(self, times: np.ndarray) -> np.ndarray: ...
 
 
 RULES = ("uniform", "segments", "dense", "rate")

@@ -25,6 +25,7 @@ from vtjax.data.video.decode import VideoReader
 from vtjax.data.video.excerpt import excerpt
 from vtjax.data.video.index import FrameIndex
 from vtjax.data.video.sampling import Sampler
+from vtjax.data.video.timed import Video
 from vtjax.data.video_records import VideoRecord
 from vtjax.errors import Problems, VtjaxError
 
@@ -46,8 +47,8 @@ class VideoHandle:
     def record(self) -> VideoRecord:
         return self.source.record(self.index)
 
-    def open(self):
-        """A VideoReader, StoredVideo or Excerpt, to be used in a `with`. Raises VideoError."""
+    def open(self) -> Video:
+        """The video, to be used in a `with`. Raises VideoError."""
         return self.source.open(self.index)
 
 
@@ -70,8 +71,8 @@ class ClipSource(abc.ABC):
         """The annotation of a video."""
 
     @abc.abstractmethod
-    def open(self, index: int):
-        """A VideoReader, StoredVideo or Excerpt. Raises VideoError."""
+    def open(self, index: int) -> Video:
+        """The video. Raises VideoError."""
 
     def __getitem__(self, index: int) -> VideoHandle:
         if not -len(self) <= index < len(self):
@@ -148,7 +149,7 @@ class VideoSource(ClipSource):
             while len(self._indices) > _CACHED:
                 self._indices.popitem(last=False)
 
-    def open(self, index: int):
+    def open(self, index: int) -> Video:
         """A VideoReader or Excerpt of the file. Raises VideoError."""
         record = self._records[index]
         path = os.fspath(record.path)

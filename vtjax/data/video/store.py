@@ -19,15 +19,15 @@ import json
 import os
 import pathlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from vtjax.data.video import chunks
 from vtjax.data.video.container import VideoError
-from vtjax.data.video.excerpt import nearest_in
 from vtjax.data.video.source import ClipSource
+from vtjax.data.video.timed import Video
 from vtjax.data.video_records import VideoRecord, record_from_json
 from vtjax.errors import VtjaxError, nearest
 
@@ -171,12 +171,12 @@ class VideoStore(ClipSource):
         return self._readers[shard]
 
 
-class StoredVideo:
-    """A video of a store, with the interface of a VideoReader. times: float64 [N] seconds, on the source's clock.
+class StoredVideo(Video):
+    """A video of a store; its times are on the source's clock.
 
     where: for messages. entry: of the sidecar. chunks: its chunks by their places, the first is 0.
-    features: False where its rows are uint8 [H, W, 3] frames, True where they are feature arrays. damage: what was
-    wrong with the source, "" for nothing.
+    features: False where its rows are uint8 [H, W, 3] frames, True where they are feature arrays. damage: of the
+    source.
     """
 
     def __init__(self, where: str, entry: dict[str, Any], chunks: Callable[[Sequence[int]], list[bytes]]):
@@ -189,27 +189,6 @@ class StoredVideo:
         self.shape = tuple(entry["shape"])
         self.features = entry["codec"] == "array"
         self.damage = entry.get("damage", "")
-
-    def __len__(self) -> int:
-        return len(self.times)
-
-    def __enter__(self) -> StoredVideo:
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Files belong to the store; nothing to do."""
-
-    def index_at(self, times: Sequence[float] | np.ndarray) -> np.ndarray:
-        """int64, the last rows at or before these seconds, the first one before it."""
-        found = np.searchsorted(self.times, np.asarray(times, np.float64) + 1e-9, side="right") - 1
-        return np.clip(found, 0, len(self) - 1).astype(np.int64)
-
-    def index_near(self, times: Sequence[float] | np.ndarray) -> np.ndarray:
-        """int64, the rows whose times are closest."""
-        return nearest_in(self.times, times)
 
     def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """uint8 [n, H, W, 3], or features [n, ...] in their stored type; only the chunks they lie in are read.
@@ -225,16 +204,10 @@ class StoredVideo:
         unique = np.unique(indices)
         needed = np.unique(unique // size)
         rows: dict[int, np.ndarray] = {}
-        for chunk, data in zip(needed, self._chunks(needed.tolist())):
+        for chunk, data in zip(needed, self._chunks(needed.tolist()), strict=True):
             mine = unique[unique // size == chunk]
             try:
-                rows |= dict(zip(mine.tolist(), chunks.read_chunk(data, (mine - chunk * size).tolist())))
+                rows |= zip(mine.tolist(), chunks.read_chunk(data, (mine - chunk * size).tolist()), strict=True)
             except VtjaxError as error:
                 raise VideoError(self.path, "a stored chunk is damaged", str(error)) from None
         return np.stack([rows[i] for i in indices.tolist()])
-
-    def iterate(self, indices: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields (index, row) for any indices, a chunk at a time."""
-        for index in indices:
-            yield int(index), self.frames([index])[0]
-
