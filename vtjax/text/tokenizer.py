@@ -33,14 +33,15 @@ _HF_FILES = (
 
 
 class Tokenizer(Protocol):
-    """What every text encoder needs. `truncated` counts the texts cut so far."""
+    """Is what every text encoder needs; `truncated` counts the texts cut so far. For decoding see `RowTokenizer`."""
 
     vocab_size: int
     truncated: int
 
     def encode(self, texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids int32 [N, length] and mask bool [N, length], True on tokens, special ones included. A text that does
-        not fit is cut, keeping its closing token where texts have one, and counted.
+        """Gives ids int32 [N, length] and mask bool [N, length], True on tokens, special ones included.
+
+        A text that does not fit is cut, keeping its closing token where texts have one, and counted.
 
         Raises:
           VtjaxError: an empty text, or a length that leaves no room for a word.
@@ -50,7 +51,7 @@ class Tokenizer(Protocol):
         """Writes what `vtjax.text.assets.load_tokenizer` reads."""
 
     def fingerprint(self) -> str:
-        """Text that is equal where the ids of every text are."""
+        """Gives a text that is equal where the ids of every text are."""
 
 
 def words(text: str) -> list[str]:
@@ -190,7 +191,7 @@ class WordTokenizer(RowTokenizer):
     def from_texts(
         cls, texts: Iterable[str], max_words: int | None = None, min_count: int = 1, oov_buckets: int = 8
     ) -> WordTokenizer:
-        """The most frequent words of `texts` that occur `min_count` times or more; ties are alphabetical."""
+        """Takes the most frequent words of `texts` that occur `min_count` times or more; ties are alphabetical."""
         counts = collections.Counter(word for text in texts for word in cls.split(text))
         ranked = sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))
         if not ranked:
