@@ -14,8 +14,8 @@ from vtjax.nn.clip import PRESETS, Clip, ClipConfig, TextConfig, clip_config, si
 from vtjax.nn.vit import VisionConfig, interpolate_positions, stack_layers
 from vtjax.text.clip_tokenizer import END, START, ClipTokenizer, clean
 from vtjax.trees import unflatten
-from vtjax.weights.clip import expected_shapes, from_published, load_clip, save_clip_hf, save_clip_openai, to_published
-from vtjax.weights.safetensors_io import SafetensorsReader
+from vtjax.weights.clip import expected_shapes, from_published, load_clip, save_clip_hf, to_published
+from vtjax.weights.safetensors_io import SafetensorsReader, write_safetensors
 from vtjax.weights.torchscript import read_torchscript
 
 torch = pytest.importorskip("torch")
@@ -340,7 +340,7 @@ def test_open_clip_files(openai, tmp_path):
         load_clip(tmp_path / "epoch_3.pt")
     config, params = load_clip(tmp_path / "epoch_3.pt", activation="gelu")
     assert config.text.activation == config.vision.activation == "gelu"
-    save_clip_openai(tmp_path / "hub" / "open_clip_model.safetensors", config, params)
+    write_safetensors(tmp_path / "hub" / "open_clip_model.safetensors", to_published(config, params, "openai"))
     settings = dict(
         embed_dim=24,
         vision_cfg=dict(image_size=32, layers=2, width=128, patch_size=8),

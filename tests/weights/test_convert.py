@@ -121,7 +121,7 @@ def test_car_without_its_language_model(convert, tmp_path):
 
 def test_openai_file_takes_its_activation_from_the_flag_and_layers_can_be_stacked(convert, tmp_path):
     params = random_like(clip.expected_shapes(CLIP))
-    clip.save_clip_openai(tmp_path / "raw.safetensors", CLIP, params)
+    write_safetensors(tmp_path / "raw.safetensors", clip.to_published(CLIP, params, "openai"))
     status, printed = convert(f"--from={tmp_path / 'raw.safetensors'}", f"--to={tmp_path / 'ours'}")
     assert status == 2 and "does not say which activation" in printed
     more = ["--activation=gelu", "--scan_layers"]

@@ -62,7 +62,7 @@ def test_writer_holds_at_most_one_shard(tmp_path, monkeypatch):
         save_file(shard, path)
 
     monkeypatch.setattr(safetensors_io, "save_file", watched)
-    write_safetensors(tmp_path / "m.safetensors", {str(i): np.zeros(10, np.float32) for i in range(9)}, None, 100)
+    write_safetensors(tmp_path / "m.safetensors", {str(i): np.zeros(10, np.float32) for i in range(9)}, 100)
     assert max(sizes) <= 100 and len(sizes) == 5
 
 

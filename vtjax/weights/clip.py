@@ -58,7 +58,7 @@ _LAYERS = {
 
 
 def entries(config: ClipConfig, layout: str) -> list[tables.Entry]:
-    """Every published tensor of a CLIP.
+    """Lists every published tensor of a CLIP.
 
     Raises:
       VtjaxError: an unknown layout.
@@ -79,7 +79,7 @@ def entries(config: ClipConfig, layout: str) -> list[tables.Entry]:
 
 
 def published_names(names: Sequence[str], where: str = "checkpoint") -> tuple[str, dict[str, str]]:
-    """(layout, published name -> name): a common prefix is taken off, and open_clip's "text.".
+    """Takes off a common prefix, and open_clip's "text."; gives (layout, published name -> name).
 
     Raises:
       VtjaxError: not a CLIP with a vision transformer.
@@ -114,8 +114,14 @@ def expected_shapes(config: ClipConfig) -> dict[str, tuple[int, ...]]:
 def from_published(
     config: ClipConfig, tensors: Mapping[str, np.ndarray], where: str = "checkpoint", dtype: Any = np.float32
 ) -> tuple[dict[str, Any], report.MatchReport]:
-    """Parameters of `Clip(config)`, nested dicts of `dtype`, from tensors of either layout; with published names, the
-    report of what fitted. `tensors` may be lazy: each is read once, after all shapes were compared.
+    """Makes parameters from tensors of either layout.
+
+    Args:
+      config: sizes. tensors: may be lazy; each is read once, after all shapes were compared. where: names them in
+        messages. dtype: of the parameters.
+
+    Returns:
+      Parameters of `Clip(config)`, and the report of what fitted, in published names.
 
     Raises:
       VtjaxError: a tensor is missing, of another shape, or unused and not one of `NOT_WEIGHTS`.
@@ -126,7 +132,7 @@ def from_published(
 
 
 def to_published(config: ClipConfig, params: Mapping[str, Any], layout: str = "hf") -> dict[str, np.ndarray]:
-    """Tensors under their published names; the exact inverse of `from_published`. Stacked layers are taken apart.
+    """Gives tensors under their published names, the exact inverse of `from_published`; stacked layers are taken apart.
 
     Raises:
       VtjaxError: parameters that are not those of `Clip(config)`, or an unknown layout.
@@ -135,26 +141,25 @@ def to_published(config: ClipConfig, params: Mapping[str, Any], layout: str = "h
 
 
 def load_clip(
-    source: str | os.PathLike[str],
-    config: ClipConfig | None = None,
-    activation: str | None = None,
-    dtype: Any = np.float32,
+    source: str | os.PathLike[str], activation: str | None = None, dtype: Any = np.float32
 ) -> tuple[ClipConfig, dict[str, Any]]:
-    """Configuration and parameters (layers in a loop; `vit.stack_layers` for a scan) of a published CLIP.
+    """Loads a published CLIP.
 
-    source: a Hugging Face or open_clip folder or hub id, or a file: .safetensors, OpenAI's .pt (a TorchScript archive,
-    of which the weights are read and nothing is run), or a state dict in .pt, .pth or .bin.
-    config: instead of what the folder or the shapes say. activation: overrides both towers'; needed for a file that
-    does not say whether it is one of OpenAI's ("quick_gelu") or open_clip's ("gelu", but for its "-quickgelu" models).
+    Args:
+      source: a Hugging Face or open_clip folder or hub id, or a file: .safetensors, OpenAI's .pt (a TorchScript
+        archive, of which the weights are read and nothing is run), or a state dict in .pt, .pth or .bin.
+      activation: overrides both towers'; needed for a file that does not say whether it is one of OpenAI's
+        ("quick_gelu") or open_clip's ("gelu", but for its "-quickgelu" models).
+      dtype: of the parameters.
+
+    Returns:
+      The sizes, and the parameters with layers in a loop (`vit.stack_layers` for a scan).
 
     Raises:
       VtjaxError: nothing readable there, no way to know the configuration, or tensors that do not fit it exactly.
     """
     opened = Source(source)
-    if config is None:
-        config = stated_config(opened, *published_names(list(opened.tensors), str(opened.path)), activation)
-    elif activation is not None:
-        config = with_activation(config, activation)
+    config = stated_config(opened, *published_names(list(opened.tensors), str(opened.path)), activation)
     return config, from_published(config, opened.tensors, str(opened.path), dtype)[0]
 
 
@@ -168,13 +173,11 @@ def save_clip_hf(folder: str | os.PathLike[str], config: ClipConfig, params: Map
     write_json(folder / "preprocessor_config.json", image_processor(config.vision.image_size))
 
 
-def save_clip_openai(path: str | os.PathLike[str], config: ClipConfig, params: Mapping[str, Any]) -> None:
-    """Writes a .safetensors file with OpenAI's names, which open_clip loads too."""
-    write_safetensors(path, to_published(config, params, "openai"))
-
-
 def stated_config(source: Source, layout: str, names: Mapping[str, str], activation: str | None) -> ClipConfig:
-    """What the settings beside the weights say, or what the weights' own shapes say. names: as `published_names`.
+    """Reads the sizes from the settings beside the weights, else from the weights' shapes.
+
+    Args:
+      layout, names: as `published_names` gives them. activation: overrides what is stated.
 
     Raises:
       VtjaxError: neither says it, or not a CLIP of this architecture.
@@ -188,7 +191,7 @@ def stated_config(source: Source, layout: str, names: Mapping[str, str], activat
         config = reader(read_json(file), str(file))
         return config if activation is None else with_activation(config, activation)
     if layout == "hf":
-        raise VtjaxError(f"{source.path}: no config.json beside it; put it there or give `config`")
+        raise VtjaxError(f"{source.path}: no config.json beside it; put it there")
     return config_from_tensors(source.shapes(names), str(source.path), activation)
 
 

@@ -57,15 +57,15 @@ def config_from_hf(settings: Mapping[str, Any], where: str = "config.json") -> C
         raise VtjaxError(f"{where}: model_type {settings.get('model_type')!r}; expected 'clip'")
     towers: dict[str, Any] = {}
     for tower, cls, names in (("vision", VisionConfig, _VISION), ("text", TextConfig, _TEXT)):
-        found = {**(settings.get(f"{tower}_config") or {}), **(settings.get(f"{tower}_config_dict") or {})}
-        act = found.get("hidden_act", "quick_gelu")
+        stated = {**(settings.get(f"{tower}_config") or {}), **(settings.get(f"{tower}_config_dict") or {})}
+        act = stated.get("hidden_act", "quick_gelu")
         if act not in _ACTIVATIONS:
             raise VtjaxError(f"{where}: {tower} activation {act!r}; known: {', '.join(_ACTIVATIONS)}")
-        if found.get("num_channels", 3) != 3:
-            raise VtjaxError(f"{where}: images of {found['num_channels']} channels; only RGB is supported")
-        values = {field: found[name] for field, name in names.items() if name in found}
+        if stated.get("num_channels", 3) != 3:
+            raise VtjaxError(f"{where}: images of {stated['num_channels']} channels; only RGB is supported")
+        values = {field: stated[name] for field, name in names.items() if name in stated}
         if tower == "text":
-            eot = found.get("eos_token_id", _EOT)
+            eot = stated.get("eos_token_id", _EOT)
             if not isinstance(eot, int):
                 raise VtjaxError(f"{where}: eos_token_id {eot!r} of the text tower; expected one id")
             values["eot_id"] = None if eot == _LEGACY_EOT else eot
@@ -176,7 +176,7 @@ def config_from_tensors(
     except (KeyError, ValueError, IndexError) as error:
         if isinstance(error, VtjaxError):
             raise
-        raise VtjaxError(f"{where}: sizes cannot be read from its tensors ({error}); give `config`") from error
+        raise VtjaxError(f"{where}: sizes cannot be read from its tensors ({error})") from error
     return with_activation(config, activation or "quick_gelu")
 
 

@@ -23,7 +23,7 @@ _OPEN_CLIP_FILE = "open_clip_pytorch_model.bin"
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """Content of a JSON file.
+    """Reads a JSON file.
 
     Raises:
       VtjaxError: not there, or not JSON.
@@ -42,10 +42,11 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def open_weights(path: str | os.PathLike[str], inert: Sequence[str] = ()) -> Weights:
-    """The tensors of one file, or of the one checkpoint in a folder; each is read when it is asked for, or mapped.
+    """Opens the tensors of one file, or of the one checkpoint in a folder; each is mapped, or read when asked for.
 
-    Of a folder: safetensors where there are any, else `pytorch_model*.bin`, open_clip's .bin, or its only .pt file.
-    inert: see `torch_reader.read_torch`.
+    Args:
+      path: of a folder, its safetensors where there are any, else its `pytorch_model*.bin`, open_clip's .bin, or its
+        only .pt file. inert: see `torch_reader.read_torch`.
 
     Raises:
       VtjaxError: none or several in a folder, or as the readers.
@@ -70,7 +71,7 @@ def open_weights(path: str | os.PathLike[str], inert: Sequence[str] = ()) -> Wei
 
 
 class TorchShards(Weights):
-    """The `.bin` files of a Hugging Face folder, one open at a time; names come shard by shard.
+    """Reads the `.bin` files of a Hugging Face folder, one open at a time; names come shard by shard.
 
     Raises:
       VtjaxError: as `torch_reader`; an index that names a shard that is not there or a tensor that is not in its shard.

@@ -12,8 +12,8 @@ _SETTINGS = ("*.json", "*.txt", "*.model")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def local_folder(folder_or_hub_id: str | os.PathLike[str], revision: str | None = None) -> pathlib.Path:
-    """The folder itself, or a snapshot of a Hugging Face hub repository with its settings, tokenizer and weights.
+def local_folder(folder_or_hub_id: str | os.PathLike[str]) -> pathlib.Path:
+    """Gives the folder itself, or a snapshot of a Hugging Face hub repository with its settings, tokenizer and weights.
 
     Weights are safetensors; `.bin` only where the repository has no safetensors, open_clip's and adapters where it has
     no others.
@@ -31,18 +31,18 @@ def local_folder(folder_or_hub_id: str | os.PathLike[str], revision: str | None 
     if not _HUB_ID.fullmatch(name) or name.startswith("."):
         raise VtjaxError(f"{name}: no such folder, and not a hub id of the form owner/name")
     for weights in ("model*.safetensors", "pytorch_model*.bin", "open_clip_model*.safetensors", "adapter_model*"):
-        snapshot = _download(name, revision, (*_SETTINGS, weights))
+        snapshot = _download(name, (*_SETTINGS, weights))
         if any(snapshot.glob(weights)):
             break
     return snapshot
 
 
-def _download(name: str, revision: str | None, patterns: tuple[str, ...]) -> pathlib.Path:
+def _download(name: str, patterns: tuple[str, ...]) -> pathlib.Path:
     import huggingface_hub
     from huggingface_hub import errors
 
     try:
-        return pathlib.Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+        return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=list(patterns)))
     except errors.GatedRepoError as error:
         raise VtjaxError(f"{name}: its licence must be accepted on the hub first; then: hf auth login") from error
     except errors.RepositoryNotFoundError as error:

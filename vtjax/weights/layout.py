@@ -1,4 +1,5 @@
-"""Layouts of published weights, by name: how each is told, read and written. A layout's module is imported when used.
+"""Layouts of published weights, by name: how each is recognised, read and written. A layout's module is imported when
+used.
 
 `BY_SETTINGS` and `BY_NAMES` are the families of this room. Those of a method's own parameters are `Method.layouts`.
 """
@@ -96,14 +97,14 @@ def _family(name: str, about: str) -> Layout:
     return lazy(f"vtjax.weights.{name}", name, about)
 
 
-# Told by files and settings.
+# Recognised by files and settings.
 BY_SETTINGS = (
     _family("pite", "PiTe, VTimeLLM: a stage's folder or the folder of all: LoRA, projectors; --base as for peft"),
     _family("peft", "LoRA adapter in PEFT's layout; --base names the model that it is for"),
     _family("llama", "LLaMA, Vicuna: Hugging Face's layout"),
     _family("bert", "BERT, DistilBERT, RoBERTa, MPNet: Hugging Face's layout"),
 )
-# Told by the names of tensors too. X-CLIP has CLIP's names among its own, so CLIP comes last.
+# Recognised by the names of tensors too. X-CLIP has CLIP's names among its own, so CLIP comes last.
 BY_NAMES = (
     _family("tan", "TAN, the temporal alignment network (also of MPTVA): video and sentences to times"),
     _family("xclip", "X-CLIP: the released .pth, or Hugging Face's layout"),

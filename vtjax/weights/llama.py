@@ -32,7 +32,7 @@ from vtjax.weights.hub import local_folder
 from vtjax.weights.layout import Loaded, Options
 from vtjax.weights.safetensors_io import write_safetensors
 from vtjax.weights.source import Source
-from vtjax.weights.tensors import ArrayWeights, Index, Tensors, Weights
+from vtjax.weights.tensors import Index, Tensors, Weights, as_weights
 
 # Published tensors that are not parameters: tables of old exports.
 NOT_PARAMETERS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
@@ -144,9 +144,9 @@ def published_shape(target: Target, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape if target.layer is None else shape[1:]
 
 
-def from_weights(
+def from_hf(
     config: LlamaConfig,
-    weights: Weights,
+    tensors: Mapping[str, np.ndarray],
     *,
     mesh: jax.sharding.Mesh | None = None,
     dtype: str = "bfloat16",
@@ -154,22 +154,28 @@ def from_weights(
     int8: str | None = None,
     where: str = "checkpoint",
 ) -> tuple[dict[str, Any], report.MatchReport]:
-    """Parameters of `LanguageModel(config)` from tensors under their published names, each read once.
+    """Makes parameters from tensors under their published names, each read once.
 
-    mesh, rules: where the parameters live; without a mesh, on the first local device. int8: path pattern of the kernels
-    to keep as int8 (see `vtjax.nn.quantize`); the tensors are quantized one by one as they come.
+    Args:
+      config: sizes. tensors: may be lazy. mesh, rules: where the parameters live; without a mesh, on the first local
+        device. dtype: of the parameters. int8: path pattern of the kernels to keep as int8 (see `vtjax.nn.quantize`);
+        the tensors are quantized one by one as they come. where: names the checkpoint in messages.
+
+    Returns:
+      Parameters of `LanguageModel(config)`, and the report of what fitted.
 
     Raises:
       VtjaxError: a tensor is missing, mis-shaped, or unused and not one of `NOT_PARAMETERS`; or as `partition`.
     """
+    weights = as_weights(tensors)
     shapes = LanguageModel(config, param_dtype=dtype).shapes()
     leaves = flatten(jax.eval_shape(functools.partial(quantize, targets=int8), shapes) if int8 else shapes)
     whole = flatten(shapes)
     targets = dict(key_map(config))
     expected = {n: jax.ShapeDtypeStruct(published_shape(t, whole[t.path].shape), dtype) for n, t in targets.items()}
-    found = {name: jax.ShapeDtypeStruct(weights.shape(name), dtype) for name in weights}
+    published = {name: jax.ShapeDtypeStruct(weights.shape(name), dtype) for name in weights}
     unused = NOT_PARAMETERS + ((r"lm_head\.weight",) if config.tied else ())
-    result = report.match(expected, found)
+    result = report.match(expected, published)
     result.raise_if_incomplete(allow_unused=unused, source=where)
     shardings = _shardings(leaves, mesh, rules)
     params = {path: _zeros(leaf, shardings[path]) for path, leaf in leaves.items()}
@@ -179,11 +185,6 @@ def from_weights(
     return unflatten(params), result
 
 
-def from_hf(config: LlamaConfig, tensors: Mapping[str, np.ndarray], **more: Any) -> tuple[dict, report.MatchReport]:
-    """`from_weights` of tensors that are in memory."""
-    return from_weights(config, ArrayWeights(tensors), **more)
-
-
 def load_llama(
     folder_or_hub_id: str | os.PathLike[str],
     mesh: jax.sharding.Mesh | None = None,
@@ -191,23 +192,28 @@ def load_llama(
     rules: Rules = RULES,
     int8: bool | str = False,
 ) -> tuple[LlamaConfig, dict[str, Any]]:
-    """Settings and parameters of a published model, from its folder (safetensors or .bin, in shards or not) or hub id.
+    """Loads a published model from its folder (safetensors or .bin, in shards or not) or hub id.
 
-    dtype: of all parameters. int8: True quantizes the layers' kernels, a string is a pattern of paths to quantize.
+    Args:
+      mesh, rules: as `from_hf`. dtype: of all parameters. int8: True quantizes the layers' kernels, a string is a
+        pattern of paths to quantize.
+
+    Returns:
+      The sizes, and the parameters.
 
     Raises:
-      VtjaxError: see `vtjax.weights.hub.local_folder`, `config_from_hf`, `from_weights` and the readers.
+      VtjaxError: see `vtjax.weights.hub.local_folder`, `config_from_hf`, `from_hf` and the readers.
     """
     folder = local_folder(folder_or_hub_id)
     config = config_from_hf(read_json(folder / "config.json"), str(folder / "config.json"))
     pattern = TARGETS if int8 is True else int8 or None
     weights = open_weights(folder)
-    params, _ = from_weights(config, weights, mesh=mesh, dtype=dtype, rules=rules, int8=pattern, where=str(folder))
+    params, _ = from_hf(config, weights, mesh=mesh, dtype=dtype, rules=rules, int8=pattern, where=str(folder))
     return config, params
 
 
 def to_hf(config: LlamaConfig, params: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
-    """Tensors under their published names, made one at a time as they are asked for; `from_weights`' exact inverse.
+    """Tensors under their published names, made one at a time as they are asked for; `from_hf`'s exact inverse.
 
     Raises:
       VtjaxError: parameters that do not fit `config`, or that are int8.
@@ -233,22 +239,19 @@ def save_llama(
     write_json(folder / "config.json", config_to_hf(config, dtype))
 
 
-class _Published(Mapping[str, np.ndarray]):
+class _Published(Weights):
     def __init__(self, config: LlamaConfig, flat: Mapping[str, Any]):
-        self._targets, self._flat = dict(key_map(config)), flat
+        self._where, self._flat = dict(key_map(config)), flat
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._targets)
+    def shape(self, name: str) -> tuple[int, ...]:
+        return published_shape(self._where[name], self._flat[self._where[name].path].shape)
 
-    def __len__(self) -> int:
-        return len(self._targets)
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        target = self._targets[name]
+    def read(self, name: str, index: Index | None = None) -> np.ndarray:
+        target, shape = self._where[name], self.shape(name)
         leaf = self._flat[target.path]
         value = np.asarray(leaf if target.layer is None else leaf[target.layer])
-        shape = published_shape(target, leaf.shape)
-        return np.ascontiguousarray(value.reshape(shape[::-1]).T if target.path.endswith("kernel") else value)
+        value = value.reshape(shape[::-1]).T if target.path.endswith("kernel") else value
+        return np.ascontiguousarray(value)[index or ...]
 
 
 def _shardings(leaves: Mapping[str, Any], mesh: jax.sharding.Mesh | None, rules: Rules) -> dict[str, Any]:
@@ -342,7 +345,7 @@ def load(source: Source, options: Options) -> Loaded:
 
     expected = {name: (target.path,) for name, target in key_map(config)}
     done = tensors.reconcile(expected, random, options.allow)
-    params, result = from_weights(config, tensors, dtype=options.dtype or "bfloat16", where=str(source.path))
+    params, result = from_hf(config, tensors, dtype=options.dtype or "bfloat16", where=str(source.path))
     return Loaded(params, to_dict(config), done.amend(result), tensors.published_dtype())
 
 

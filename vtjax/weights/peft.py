@@ -68,14 +68,11 @@ class PeftAdapter:
     places: dict[str, tuple[str, str]]
 
 
-def load_peft(
-    folder: str | os.PathLike[str], base: Mapping[str, Any], modules: Mapping[str, str] = MODULES
-) -> PeftAdapter:
-    """An adapter from the folder that peft's `save_pretrained` wrote.
+def load_peft(folder: str | os.PathLike[str], base: Mapping[str, Any]) -> PeftAdapter:
+    """Loads an adapter from the folder that peft's `save_pretrained` wrote.
 
     Args:
-      base: parameters (arrays or shapes) of the model that it is for. modules: our module below `layers` -> published
-        module below `layers.{i}`.
+      base: parameters (arrays or shapes) of the LLaMA that it is for.
 
     Raises:
       VtjaxError: a damaged file, another kind of adapter than plain LoRA, half a pair of factors, a layer that is
@@ -88,7 +85,7 @@ def load_peft(
     factors: dict[str, dict[int, np.ndarray]] = {}
     extras: dict[str, np.ndarray] = {}
     places: dict[str, tuple[str, str]] = {}
-    ours = {theirs: name for name, theirs in modules.items()}
+    ours = {theirs: name for name, theirs in MODULES.items()}
     for file, name, value in _tensors(folder):
         match = _FACTOR.fullmatch(name)
         layer = _LAYER.fullmatch(match["module"]) if match else None
@@ -98,7 +95,7 @@ def load_peft(
         else:
             extras[bare_name(name)], places[bare_name(name)] = value, (file, name)
     if not factors:
-        raise VtjaxError(f"{folder}: no LoRA factors of {', '.join(modules.values())}")
+        raise VtjaxError(f"{folder}: no LoRA factors of {', '.join(MODULES.values())}")
     tree = _tree(factors, base, settings["r"], str(folder))
     return PeftAdapter(_config(settings, factors), tree, extras, settings, places)
 
@@ -108,12 +105,12 @@ def save_peft(
     config: LoraConfig,
     tree: Mapping[str, Any],
     base_model_name: str | None = None,
-    modules: Mapping[str, str] = MODULES,
     extras: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Writes a folder that `peft.PeftModel.from_pretrained` puts on a LLaMA causal language model.
 
-    tree: factors, written in their own dtype. extras: tensors to write beside them, under their published names.
+    Args:
+      tree: factors, written in their dtype. extras: tensors to write beside them, under their published names.
 
     Raises:
       VtjaxError: factors of a module without a published name.
@@ -122,13 +119,13 @@ def save_peft(
     targets = set()
     for path, value in flatten(tree).items():
         module, side = path.removeprefix("layers/").rsplit("/", 1)
-        if module not in modules:
-            raise VtjaxError(f"{path}: no published name for this module; {nearest(module, modules)}")
-        targets.add(modules[module].rsplit(".", 1)[-1])
+        if module not in MODULES:
+            raise VtjaxError(f"{path}: no published name for this module; {nearest(module, MODULES)}")
+        targets.add(MODULES[module].rsplit(".", 1)[-1])
         for i, factor in enumerate(np.asarray(value)):
             # a: [*inputs, r] -> (r, in); b: [r, *outputs] -> (out, r)
             matrix = factor.reshape(-1, config.rank) if side == "a" else factor.reshape(config.rank, -1)
-            tensors[f"{PREFIX}model.layers.{i}.{modules[module]}.lora_{side.upper()}.weight"] = matrix.T
+            tensors[f"{PREFIX}model.layers.{i}.{MODULES[module]}.lora_{side.upper()}.weight"] = matrix.T
     settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -170,11 +167,11 @@ def _check_settings(settings: Mapping[str, Any], where: str) -> None:
 
 def _tensors(folder: pathlib.Path) -> Iterator[tuple[str, str, np.ndarray]]:
     """(file, name, tensor) of the adapter, and of what was trained beside it."""
-    found = [name for name in TENSOR_FILES if (folder / name).is_file()]
-    if not found:
+    files = [name for name in TENSOR_FILES if (folder / name).is_file()]
+    if not files:
         raise VtjaxError(f"{folder}: no adapter weights; expected {' or '.join(TENSOR_FILES)}")
     beside = [name for name in EXTRAS_FILES if (folder / name).is_file()]
-    for file in found[:1] + beside[:1]:
+    for file in files[:1] + beside[:1]:
         for name, value in open_weights(folder / file).items():
             yield file, name, value
 
@@ -202,7 +199,7 @@ def _tree(
     """Factors stacked over layers, turned and with heads apart, after comparing every one with the base."""
     flat = flatten(base)
     expected: dict[str, Any] = {}
-    found: dict[str, Any] = {}
+    published: dict[str, Any] = {}
     places: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {}
     for module in sorted({path.rsplit("/", 1)[0] for path in factors}):
         kernel = module + "/kernel"
@@ -214,8 +211,8 @@ def _tree(
             for i in range(stack[0]):
                 expected[f"layer {i} {module}/{side}"] = Shape(shape)
             for i, value in factors.get(f"{module}/{side}", {}).items():
-                found[f"layer {i} {module}/{side}"] = value
-    report.match(expected, found).raise_if_incomplete(source=where)
+                published[f"layer {i} {module}/{side}"] = value
+    report.match(expected, published).raise_if_incomplete(source=where)
     tree = {}
     for module, (stack, inputs, outputs) in places.items():
         shaped: dict[str, tuple[int, ...]] = {"a": (*inputs, rank), "b": (rank, *outputs)}

@@ -52,7 +52,7 @@ class Stage:
 
 
 def stage_folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Stage name -> folder: the folder itself, or its subfolders whose names end in stage1, stage2, ...; {} if neither.
+    """Finds the stages: the folder itself, or its subfolders whose names end in stage1, stage2, ...; {} if neither.
 
     Raises:
       VtjaxError: two subfolders of one stage.
@@ -60,18 +60,21 @@ def stage_folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     if _has_heads(folder):
         number = re.search(r"stage\d+$", folder.name)
         return {number[0] if number else "stage": folder}
-    found: dict[str, pathlib.Path] = {}
+    stages: dict[str, pathlib.Path] = {}
     for inner in sorted(f for f in folder.iterdir() if f.is_dir()):
         number = re.search(r"stage\d+$", inner.name)
         if number and (_has_heads(inner) or (inner / peft.CONFIG_FILE).is_file()):
-            if number[0] in found:
-                raise VtjaxError(f"{folder}: both {found[number[0]].name} and {inner.name} are {number[0]}; keep one")
-            found[number[0]] = inner
-    return found
+            if number[0] in stages:
+                raise VtjaxError(f"{folder}: both {stages[number[0]].name} and {inner.name} are {number[0]}; keep one")
+            stages[number[0]] = inner
+    return stages
 
 
 def load_stage(folder: pathlib.Path, base: Mapping[str, Any] | None) -> Stage:
-    """One stage. base: shapes of the language model's parameters, needed where the stage has an adapter.
+    """Loads one stage.
+
+    Args:
+      base: shapes of the language model's parameters, needed where the stage has an adapter.
 
     Raises:
       VtjaxError: as `peft.load_peft`; a head twice with different numbers, without its weight or bias, of a shape that
@@ -79,18 +82,18 @@ def load_stage(folder: pathlib.Path, base: Mapping[str, Any] | None) -> Stage:
     """
     params: dict[str, Any] = {}
     config: dict[str, Any] = {"folder": folder.name, "places": {}}
-    found: dict[str, tuple[str, str, np.ndarray]] = {}
+    tensors: dict[str, tuple[str, str, np.ndarray]] = {}
     matched: list[str] = []
     if (folder / peft.CONFIG_FILE).is_file():
         adapter = peft.load_peft(folder, base)
         params["lora"] = adapter.tree
         config |= {"lora": to_dict(adapter.config), "base": adapter.settings.get("base_model_name_or_path")}
         matched += [f"{path}[{i}]" for path, x in flatten(adapter.tree).items() for i in range(len(x))]
-        found = {name: (*adapter.places[name], value) for name, value in adapter.extras.items()}
-    for file, name, value in _beside(folder, bool(found) or "lora" in params):
-        _add(found, file, name, value, folder)
+        tensors = {name: (*adapter.places[name], value) for name, value in adapter.extras.items()}
+    for file, name, value in _beside(folder, "lora" in params):
+        _add(tensors, file, name, value, folder)
     heads, factors, rest, dropped = {}, {}, [], []
-    for name, (file, published, value) in found.items():
+    for name, (file, published, value) in tensors.items():
         if _LLAVA.fullmatch(name):
             raise VtjaxError(f"{folder / file}: {published} is a projector of LLaVA-1.5, an MLP on patch features; "
                              "expected one linear layer, mm_projector.weight and mm_projector.bias")  # fmt: skip
@@ -116,7 +119,7 @@ def load_stage(folder: pathlib.Path, base: Mapping[str, Any] | None) -> Stage:
 
 
 def save_stage(folder: pathlib.Path, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-    """The folder that `load_stage` read, in safetensors."""
+    """Writes the folder that `load_stage` read, in safetensors."""
     files: dict[str, dict[str, np.ndarray]] = {}
     for path, value in flatten({n: x for n, x in params.items() if n != "lora"}).items():
         file, name = config["places"].get(path) or ["non_lora_trainables", _default_name(path)]
@@ -144,14 +147,14 @@ def _beside(folder: pathlib.Path, with_extras: bool) -> Iterator[tuple[str, str,
 
 
 def _add(
-    found: dict[str, tuple[str, str, np.ndarray]], file: str, published: str, value: np.ndarray, folder: pathlib.Path
+    tensors: dict[str, tuple[str, str, np.ndarray]], file: str, published: str, value: np.ndarray, folder: pathlib.Path
 ) -> None:
     name = peft.bare_name(published)
-    if name in found:
-        held, _, other = found[name]
+    if name in tensors:
+        held, _, other = tensors[name]
         if value.dtype != other.dtype or value.shape != other.shape or value.tobytes() != other.tobytes():
             raise VtjaxError(f"{folder}: {name} differs between {held} and {file}; remove the one that is not meant")
-    found[name] = file, published, value
+    tensors[name] = file, published, value
 
 
 def _check(heads: Mapping[str, np.ndarray], base: Mapping[str, Any] | None, where: str) -> None:

@@ -15,11 +15,14 @@ SHOWN = 20  # names listed of each kind before the rest is only counted
 
 @dataclasses.dataclass(frozen=True)
 class MatchReport:
-    """Names ("a/b/c") by how they fitted.
+    """Lists names ("a/b/c") by how they fitted.
 
-    matched: in both with the same shape. unused: in the checkpoint only. missing: in the tree only.
-    mis_shaped: (name, shape expected by the tree, shape found in the checkpoint). dropped: (name in the checkpoint, why
-    it is known to be no parameter).
+    Attributes:
+      matched: in both with the same shape.
+      unused: in the checkpoint only.
+      missing: in the tree only.
+      mis_shaped: (name, shape expected by the tree, shape in the checkpoint).
+      dropped: (name in the checkpoint, why it is known to be no parameter).
     """
 
     matched: tuple[str, ...]
@@ -66,13 +69,13 @@ class MatchReport:
 def match(tree_shapes: Any, mapped: Mapping[str, Any]) -> MatchReport:
     """Compares a tree (nested dicts of anything with `.shape`) with tensors already named "a/b/c" like its leaves."""
     expected = {name: tuple(leaf.shape) for name, leaf in flatten(tree_shapes).items()}
-    found = {name: tuple(value.shape) for name, value in mapped.items()}
-    both = [name for name in expected if name in found]
+    shapes = {name: tuple(value.shape) for name, value in mapped.items()}
+    both = [name for name in expected if name in shapes]
     return MatchReport(
-        matched=tuple(name for name in both if expected[name] == found[name]),
-        unused=tuple(name for name in found if name not in expected),
-        missing=tuple(name for name in expected if name not in found),
-        mis_shaped=tuple((name, expected[name], found[name]) for name in both if expected[name] != found[name]),
+        matched=tuple(name for name in both if expected[name] == shapes[name]),
+        unused=tuple(name for name in shapes if name not in expected),
+        missing=tuple(name for name in expected if name not in shapes),
+        mis_shaped=tuple((name, expected[name], shapes[name]) for name in both if expected[name] != shapes[name]),
     )
 
 

@@ -21,12 +21,13 @@ MAPPED_BYTES = 16 << 20  # read through one mapping before it is given up; its p
 
 
 class SafetensorsReader(Weights):
-    """The tensors of one checkpoint by name, each read from disk when it is asked for and not kept.
+    """Reads the tensors of one checkpoint by name, each from disk when it is asked for; none is kept.
 
-    `path`: a .safetensors file, an index.json of a sharded checkpoint, or a folder that holds exactly one of them.
+    Args:
+      path: a .safetensors file, an index.json of a sharded checkpoint, or a folder that holds exactly one of them.
 
     Raises:
-      VtjaxError: nothing or more than one checkpoint found, a damaged or truncated file, an index that names a shard
+      VtjaxError: no checkpoint or more than one, a damaged or truncated file, an index that names a shard
         or a tensor that is not there.
     """
 
@@ -81,7 +82,7 @@ class SafetensorsReader(Weights):
         return self._handle(name).get_slice(name).get_dtype()
 
     def read(self, name: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
-        """A tensor, or the part of it that `index` names; only that part is read.
+        """Reads a tensor, or only the part of it that `index` names.
 
         Raises:
           KeyError: no such tensor.
@@ -104,13 +105,18 @@ class SafetensorsReader(Weights):
 def write_safetensors(
     path: str | os.PathLike[str],
     tensors: Mapping[str, np.ndarray],
-    metadata: Mapping[str, str] | None = None,
     max_shard_bytes: int = 5_000_000_000,
 ) -> list[pathlib.Path]:
     """Writes `tensors` to `path`, or to numbered shards beside it with an index where they pass `max_shard_bytes`.
 
-    `tensors` may be lazy: it is iterated once and at most one shard is held. Every file appears whole or not at all.
-    Returns the files written, the index last.
+    Every file appears complete or not at all.
+
+    Args:
+      path: ends in .safetensors. tensors: may be lazy; they are iterated once and at most one shard is held.
+      max_shard_bytes: of one file.
+
+    Returns:
+      The files written, the index last.
 
     Raises:
       VtjaxError: another ending than .safetensors, a type that the format does not have, or no room on the disk.
@@ -127,7 +133,7 @@ def write_safetensors(
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.{len(partial)}.partial")
         partial.append((temporary, list(shard)))
         try:
-            save_file(shard, str(temporary), metadata={"format": "pt", **(metadata or {})})
+            save_file(shard, str(temporary), metadata={"format": "pt"})
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
         except SafetensorError as error:
@@ -166,9 +172,9 @@ def _find(path: pathlib.Path) -> pathlib.Path:
         return path
     if not path.is_dir():
         raise VtjaxError(f"{path}: no such file or folder; expected a .safetensors file or a folder with one")
-    found = sorted(path.glob("*" + INDEX_SUFFIX)) or sorted(path.glob("*.safetensors"))
-    preferred = [f for f in found if f.name in ("model.safetensors", "model" + INDEX_SUFFIX)]
-    if len(found) != 1 and len(preferred) != 1:
-        what = ", ".join(f.name for f in found[:5]) or "none"
+    files = sorted(path.glob("*" + INDEX_SUFFIX)) or sorted(path.glob("*.safetensors"))
+    preferred = [f for f in files if f.name in ("model.safetensors", "model" + INDEX_SUFFIX)]
+    if len(files) != 1 and len(preferred) != 1:
+        what = ", ".join(f.name for f in files[:5]) or "none"
         raise VtjaxError(f"{path}: expected one safetensors checkpoint, found {what}; name the file itself")
-    return (preferred or found)[0]
+    return (preferred or files)[0]

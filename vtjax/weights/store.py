@@ -22,7 +22,11 @@ _CARRIED_BYTES = 64 << 20
 
 
 def write(folder: pathlib.Path, kind: str, config: Mapping[str, Any], params: Mapping[str, Any], source: Any) -> None:
-    """`folder`/checkpoints/0 with the parameters, config.json, and the source's tokenizer and settings files."""
+    """Writes the parameters into `folder`/checkpoints/0, config.json, and the source's tokenizer and settings files.
+
+    Args:
+      kind: name of the layout. config: as `Loaded.config`. source: the `Source`.
+    """
     import orbax.checkpoint as ocp
 
     import vtjax
@@ -35,7 +39,7 @@ def write(folder: pathlib.Path, kind: str, config: Mapping[str, Any], params: Ma
 
 
 def read(folder: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """(kind, config, parameters) of a folder that `write` made.
+    """Reads (kind, config, parameters) of a folder that `write` made.
 
     Raises:
       VtjaxError: another folder, or not readable.
@@ -60,7 +64,7 @@ def is_run(folder: pathlib.Path) -> bool:
 
 
 def carried(folder: pathlib.Path) -> pathlib.Path:
-    """Where the tokenizer of a converted folder or of a run lies, if it has one."""
+    """Gives the place of the tokenizer of a converted folder or of a run, if it has one."""
     run = folder / "assets" / "tokenizer"
     return run if run.is_dir() else folder / CARRIED
 

@@ -131,10 +131,14 @@ def published(
     what: str,
     no_parameters: Sequence[tuple[str, str]] = (),
 ) -> tuple[str, str, dict[str, str], dict[str, str]]:
-    """(layout, prefix of every name, name without it -> name, name that is no parameter -> why).
+    """Sorts the names of a checkpoint.
 
-    markers: layout -> a name that stands in every checkpoint of it, perhaps behind a prefix ("module.", "clip.").
-    what: "a CLIP", for the message. no_parameters: (pattern of whole names without prefix, why); the first counts.
+    Args:
+      markers: layout -> a name that stands in every checkpoint of it, perhaps behind a prefix ("module.", "clip.").
+      what: "a CLIP", for the message. no_parameters: (pattern of complete names without prefix, why); the first counts.
+
+    Returns:
+      (layout, prefix of every name, name without it -> name, name that is no parameter -> why).
 
     Raises:
       VtjaxError: no marker there, so the checkpoint is not `what`.
@@ -186,12 +190,17 @@ def read(
     allow_unused: Sequence[str] = (),
     by_ours: bool = False,
 ) -> tuple[dict[str, Any], report.MatchReport]:
-    """Parameters, nested dicts of `dtype`, from published tensors, and the report.
+    """Makes parameters from published tensors.
 
     Shapes are compared as published, before anything is read: turned first, a wrong matrix could pass for a right one.
 
-    shapes: of every parameter by "a/b/c" name. tensors: may be lazy; each is read once. by_ours: the report has our
-      names of what the table holds; else published ones.
+    Args:
+      shapes: of every parameter by "a/b/c" name. tensors: may be lazy; each is read once. where: names them in
+        messages. dtype: of the parameters. allow_unused: patterns of names. by_ours: the report has our names of what
+        the table holds; else published ones.
+
+    Returns:
+      The parameters, nested dicts, and the report.
 
     Raises:
       VtjaxError: a tensor is missing, of another shape, or unused and not named in `allow_unused`.
@@ -211,7 +220,7 @@ def read(
 def write(
     table: Sequence[Entry], shapes: Mapping[str, tuple[int, ...]], params: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Tensors under their published names; the exact inverse of `read`.
+    """Gives tensors under their published names; the exact inverse of `read`.
 
     Raises:
       VtjaxError: parameters of other names or shapes.
@@ -234,11 +243,12 @@ def load(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     **how: Any,
 ) -> Loaded:
-    """A source whose tensors are all accounted for.
+    """Loads a source, and accounts for every tensor.
 
-    config: of the result. names: published name as the table has it -> name in the source. init: the model's own
-      initial values, made only where --allow_missing lets a tensor be missing. dropped: name in the source -> why it is
-      no parameter. shapes: of the parameters, where they are known without `init`. how: `read`'s further arguments.
+    Args:
+      config: of the result. names: published name as the table has it -> name in the source. init: the model's initial
+        values, made only where --allow_missing lets a tensor be missing. dropped: name in the source -> why it is no
+        parameter. shapes: of the parameters, where they are known without `init`. how: `read`'s further arguments.
 
     Raises:
       VtjaxError: as `read`.
@@ -262,7 +272,7 @@ def save(
     params: Mapping[str, Any],
     prefix: str = "",
 ) -> dict[str, np.ndarray]:
-    """Writes model.safetensors; the tensors by name without `prefix`.
+    """Writes model.safetensors; gives the tensors by name without `prefix`.
 
     Raises:
       VtjaxError: as `write`.

@@ -88,8 +88,9 @@ class Tensors(Weights):
     ) -> Reconciled:
         """Takes out the unused tensors that `allow` names, and puts random ones in for missing ones that it names.
 
-        expected: published name -> names of the parameters made from it. random: all tensors, from the model's own
-          initial values; called only where something is missing.
+        Args:
+          expected: published name -> names of the parameters made from it. random: all tensors, from the model's
+            initial values; called only where something is missing. allow: the named misfits.
         """
         left_out = [name for name in self if name not in expected and _matches(name, allow.unused)]
         for name in left_out:
@@ -115,13 +116,13 @@ class Reconciled:
     made: tuple[str, ...]
     made_names: frozenset[str]
 
-    def amend(self, found: report.MatchReport) -> report.MatchReport:
-        """A report of `report.match` with what it was not shown."""
+    def amend(self, result: report.MatchReport) -> report.MatchReport:
+        """Adds to a report of `report.match` what it was not shown."""
         return dataclasses.replace(
-            found,
-            matched=tuple(n for n in found.matched if n not in self.made_names),
-            missing=(*found.missing, *self.made),
-            unused=(*found.unused, *self.left_out),
+            result,
+            matched=tuple(n for n in result.matched if n not in self.made_names),
+            missing=(*result.missing, *self.made),
+            unused=(*result.unused, *self.left_out),
         )
 
 

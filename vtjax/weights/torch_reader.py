@@ -45,32 +45,36 @@ _USUAL_KEYS = ("state_dict", "model_state_dict", "model", "net", "module")
 def read_state_dict(
     path: str | os.PathLike[str], key: str | None = None, inert: Sequence[str] = (), verify: bool = True
 ) -> dict[str, np.ndarray]:
-    """The state dict of a torch file: tensor name -> read-only array, mapped from the file where it is a zip.
+    """Reads the state dict of a torch file.
 
-    key: which entry of the file holds it, "a/b" for an entry of an entry. None takes the file's own top level, or
-      the only entry there that is a state dict; of several, the first with a usual name ("state_dict", "model", ...).
-    inert, verify: see `read_torch`.
+    Args:
+      key: which entry of the file holds it, "a/b" for an entry of an entry. None takes the file's top level, or the
+        only entry there that is a state dict; of several, the first with a usual name ("state_dict", "model", ...).
+      inert, verify: see `read_torch`.
+
+    Returns:
+      Tensor name -> read-only array, mapped from the file where it is a zip.
 
     Raises:
       VtjaxError: as `read_torch`; no state dict under `key`; an entry that is neither tensor nor number.
     """
-    found = tree = read_torch(path, inert, verify)
+    entry = tree = read_torch(path, inert, verify)
     for part in key.split("/") if key else ():
-        if not isinstance(found, Mapping) or part not in found:
+        if not isinstance(entry, Mapping) or part not in entry:
             raise VtjaxError(f"{path}: no entry {key!r}; {_contents(tree)}")
-        found = found[part]
-    if key is None and isinstance(found, Mapping) and not _is_state_dict(found):
-        found = found[_entry(found, str(path))]
-    if not isinstance(found, Mapping) or not all(isinstance(k, str) for k in found):
-        raise VtjaxError(f"{path}: not a dictionary of tensors; {_contents(found)}")
-    for name, value in found.items():
+        entry = entry[part]
+    if key is None and isinstance(entry, Mapping) and not _is_state_dict(entry):
+        entry = entry[_entry(entry, str(path))]
+    if not isinstance(entry, Mapping) or not all(isinstance(k, str) for k in entry):
+        raise VtjaxError(f"{path}: not a dictionary of tensors; {_contents(entry)}")
+    for name, value in entry.items():
         if not isinstance(value, (np.ndarray, bool, int, float)):
             raise VtjaxError(f"{path}: entry {name!r} is a {type(value).__name__}, not a tensor; {_contents(tree)}")
-    return {name: np.asarray(value) for name, value in found.items()}
+    return {name: np.asarray(value) for name, value in entry.items()}
 
 
 def beside_state_dict(path: str | os.PathLike[str], inert: Sequence[str] = ()) -> tuple[str, ...]:
-    """Entries of a torch file that `read_state_dict` does not take: optimizer, epoch, settings, ...
+    """Lists entries of a torch file that `read_state_dict` does not take: optimizer, epoch, settings, ...
 
     Raises:
       VtjaxError: as `read_state_dict`.
@@ -83,10 +87,11 @@ def beside_state_dict(path: str | os.PathLike[str], inert: Sequence[str] = ()) -
 
 
 def read_torch(path: str | os.PathLike[str], inert: Sequence[str] = (), verify: bool = True) -> Any:
-    """All that a torch file holds, as dicts, lists, tuples, numbers, strings and arrays.
+    """Reads all that a torch file holds, as dicts, lists, tuples, numbers, strings and arrays.
 
-    inert: full names of classes whose objects may stand in the file; each is replaced by an `Inert` that knows only
-      that name. verify: check the sums that a zip keeps of its storages (one read through the file).
+    Args:
+      inert: full names of classes whose objects may stand in the file; each is replaced by an `Inert` that knows only
+        that name. verify: check the sums that a zip keeps of its storages (one read through the file).
 
     Raises:
       VtjaxError: not a torch file, truncated or damaged, a TorchScript archive, a sparse or quantized tensor, or a

@@ -32,9 +32,10 @@ def is_torchscript(path: str | os.PathLike[str]) -> bool:
 
 
 def read_torchscript(path: str | os.PathLike[str], verify: bool = True) -> dict[str, np.ndarray]:
-    """Parameters and buffers by their path, as the module's `state_dict()`; read-only, mapped from the file.
+    """Reads parameters and buffers by their path, as the module's `state_dict()`; read-only, mapped from the file.
 
-    verify: check the sums that the archive keeps of its tensors.
+    Args:
+      verify: check the sums that the archive keeps of its tensors.
 
     Raises:
       VtjaxError: not such an archive, damaged, or one that asks for anything but tensors and its own modules.
