@@ -72,11 +72,11 @@ class Runner:
 
 def start(main: Callable[[str, list[str], Runner], int | None], actions: Sequence[str] = ()) -> None:
     """Runs main(action, program, runner) for `python -m launch.x [ACTION] [--flag=...] [-- MODULE [ARGUMENTS]]`."""
-    own = list(sys.argv)
-    program = own[own.index("--") + 1 :] if "--" in own else []
-    own = own[: own.index("--")] if "--" in own else own
-    action = own.pop(1) if actions and len(own) > 1 and not own[1].startswith("-") else ""
-    helping = any(a.lstrip("-").startswith("help") for a in own[1:])
+    arguments = list(sys.argv)
+    program = arguments[arguments.index("--") + 1 :] if "--" in arguments else []
+    arguments = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    action = arguments.pop(1) if actions and len(arguments) > 1 and not arguments[1].startswith("-") else ""
+    helping = any(a.lstrip("-").startswith("help") for a in arguments[1:])
 
     def joined(rest: Sequence[str]) -> int | None:
         if len(rest) > 1:
@@ -86,7 +86,7 @@ def start(main: Callable[[str, list[str], Runner], int | None], actions: Sequenc
             raise VtjaxError(f"{asked} (one of {', '.join(actions)})")
         return main(action, program, Runner(DRY_RUN.value))
 
-    command_line.run(joined if not helping else lambda _: 0, own)
+    command_line.run(joined if not helping else lambda _: 0, arguments)
 
 
 def module_command(program: Sequence[str], python: str) -> list[str]:

@@ -42,20 +42,20 @@ def commands(program: list[str], port: int | str) -> list[tuple[dict[str, str], 
     gpus = [g.strip() for g in GPUS.value.split(",") if g.strip()]
     if gpus and len(gpus) % count:
         raise VtjaxError(f"--gpus={GPUS.value}: {len(gpus)} cannot be shared out evenly to {count} processes")
-    each, found = len(gpus) // count, []
+    each, started = len(gpus) // count, []
     for i in range(count):
         environment = {"JAX_NUM_CPU_DEVICES": str(DEVICES.value)}
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[i * each : (i + 1) * each])
         joining = [f"--coordinator=localhost:{port}", f"--processes={count}", f"--process={i}"] if count > 1 else []
-        found.append((environment, [*base, *joining]))
-    return found
+        started.append((environment, [*base, *joining]))
+    return started
 
 
 def free_port() -> int:
-    with contextlib.closing(socket.socket()) as found:
-        found.bind(("localhost", 0))
-        return found.getsockname()[1]
+    with contextlib.closing(socket.socket()) as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
 
 
 class Group:
@@ -107,8 +107,8 @@ class Group:
         for thread in self._threads:
             thread.join(10)
         statuses = [first, *(p.returncode for p in self.processes)]
-        own = [s for s in statuses if s not in (0, LOST, -signal.SIGABRT)]
-        return next(iter(own), next((s for s in statuses if s), 0))
+        first_hand = [s for s in statuses if s not in (0, LOST, -signal.SIGABRT)]
+        return next(iter(first_hand), next((s for s in statuses if s), 0))
 
 
 def main(_: str, program: list[str], runner: common.Runner) -> int:

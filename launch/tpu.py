@@ -68,8 +68,8 @@ def create(runner: common.Runner) -> None:
 
 def state(runner: common.Runner) -> str:
     """State of the queued resource, "" where there is none; "ACTIVE" in a dry run."""
-    told = runner.ask(_queued("describe", NAME.value, "--format=value(state.state)"), check=False)
-    return "ACTIVE" if runner.dry_run else told or ""
+    answer = runner.ask(_queued("describe", NAME.value, "--format=value(state.state)"), check=False)
+    return "ACTIVE" if runner.dry_run else answer or ""
 
 
 def wait_until_active(runner: common.Runner) -> None:

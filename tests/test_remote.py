@@ -89,6 +89,7 @@ def test_the_commands_in_a_bucket(tmp_path):
     there = objects(folder)
     assert {"config.json", "results.json", "report.html", "train/done.json", "train/metrics.jsonl"} <= there.keys()
     assert any(name.startswith("assets/") for name in there) and not any("cache" in name for name in there)
+    assert "lock.json" not in there, "released"
     shutil.rmtree(tmp_path / "cache" / "runs")  # another machine, but for the world that it would make anew
     assert "written: gs://bucket/run/results-test-last.json" in run("vtjax.evaluate", work)
     there = objects(folder)
@@ -103,7 +104,7 @@ def test_a_mirror_brings_and_sends_what_changed(tmp_path, monkeypatch):
     bucket, cache = tmp_path / "bucket", tmp_path / "cache"
     monkeypatch.setenv("VTJAX_CACHE", str(cache))
     monkeypatch.setattr(remote, "is_remote", lambda path: str(path).startswith(str(bucket)))
-    for name in ("a/b.txt", "config.json", "checkpoints/1/x", "s/best_m/2/x", "heartbeats/p.json", "c_frozen/x"):
+    for name in ("a/b.txt", "config.json", "lock.json", "checkpoints/1/x", "s/best_m/2/x", "heartbeats/p.json", "c_frozen/x"):
         (bucket / "run" / name).parent.mkdir(parents=True, exist_ok=True)
         (bucket / "run" / name).write_text(name)
     own = remote.local(bucket / "run")

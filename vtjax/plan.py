@@ -45,7 +45,7 @@ def plan(_: Sequence[str]) -> int:
             raise VtjaxError(f"--batches={','.join(options.batches)}: whole numbers with commas between") from None
         ranking = search.search(
             experiment, place, batches=batches, compiles=options.compiles,
-            told=lambda made: say(f"tried {table.headline(made)}: {'fits' if made.fits else 'does not fit'}"),
+            on_plan=lambda made: say(f"tried {table.headline(made)}: {'fits' if made.fits else 'does not fit'}"),
         )  # fmt: skip
         if options.json:
             rows = [p.to_json() | {"settings": s} for p, s in zip(ranking.plans, ranking.settings, strict=True)]
@@ -58,18 +58,19 @@ def plan(_: Sequence[str]) -> int:
         return 0 if ranking.plans and ranking.plans[0].fits else 1
     made = report.make_plan(experiment, place)
     say(table.format_plan(made))
-    found = None
+    proposal = None
     if not made.fits and options.propose:
         say("\nlooking for one that fits ...")
-        found = search.propose(experiment, place)
-        if found is None:
+        proposal = search.propose(experiment, place)
+        if proposal is None:
             say("none was found on this slice nor on the next larger ones")
         else:
-            flagged = table.format_settings(search.differing(experiment, found[1]))
-            say(f"this fits: --topology={found[0].topology.arrangement} {flagged}\n\n{table.format_plan(found[0])}")
+            other, settings = proposal
+            flagged = table.format_settings(search.differing(experiment, settings))
+            say(f"this fits: --topology={other.topology.arrangement} {flagged}\n\n{table.format_plan(other)}")
     if options.json:
-        proposal = found and found[0].to_json() | {"settings": found[1]}
-        print(json.dumps(made.to_json() | ({} if made.fits else {"proposal": proposal})))
+        values = proposal and proposal[0].to_json() | {"settings": proposal[1]}
+        print(json.dumps(made.to_json() | ({} if made.fits else {"proposal": values})))
     return 0 if made.fits else 1
 
 

@@ -61,20 +61,20 @@ def fetch(folder: pathlib.Path) -> None:
         return
     sent = {}
     for remote, name in _files(root):
-        own = folder / name
-        write_atomically(own, remote.read_bytes())
-        sent[name] = _stamp(own)
+        local_file = folder / name
+        write_atomically(local_file, remote.read_bytes())
+        sent[name] = _stamp(local_file)
     (folder / _SENT).write_text(json.dumps(sent))
 
 
 def _files(root: Any, name: str = "") -> list[tuple[Any, str]]:
-    found = []
+    """(file, its path from the root) of all files that a mirror holds."""
+    files = []
     for entry in root.iterdir():
-        own = f"{name}{entry.name}"
-        if _LEFT.search(own):
-            continue
-        found += _files(entry, f"{own}/") if entry.is_dir() else [(entry, own)]
-    return found
+        path = f"{name}{entry.name}"
+        if not _LEFT.search(path):
+            files += _files(entry, f"{path}/") if entry.is_dir() else [(entry, path)]
+    return files
 
 
 def send(folder: pathlib.Path) -> None:
@@ -84,11 +84,10 @@ def send(folder: pathlib.Path) -> None:
         return
     record = folder / _SENT
     sent = json.loads(record.read_text()) if record.exists() else {}
-    for own, name in _files(folder):
-        if own.name in (_ORIGIN, _SENT) or sent.get(name) == _stamp(own):
-            continue
-        write_atomically(root / name, own.read_bytes())
-        sent[name] = _stamp(own)
+    for local_file, name in _files(folder):
+        if local_file.name not in (_ORIGIN, _SENT) and sent.get(name) != _stamp(local_file):
+            write_atomically(root / name, local_file.read_bytes())
+            sent[name] = _stamp(local_file)
     record.write_text(json.dumps(sent))
 
 

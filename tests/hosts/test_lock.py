@@ -1,4 +1,4 @@
-"""Two trainings do not share a work directory; the lock of one that is dead, or silent on another machine, is taken over."""
+"""Two trainings do not share a work directory; the lock of a dead one, or one silent elsewhere, is taken over."""
 
 import json
 import os
@@ -53,16 +53,17 @@ def record(work):
 
 def write(work, **changes):
     work.mkdir(exist_ok=True)
-    fields = {"token": "other", "host": "far", "pid": 77, "machine": "far away", "process_started": "1", "since": "noon"}
-    (work / lock.NAME).write_text(json.dumps({**fields, "count": 0, **changes}))
+    who = {"token": "other", "host": "far", "pid": 77, "machine": "far away", "process_started": "1"}
+    (work / lock.NAME).write_text(json.dumps({**who, "since": "noon", "count": 0, **changes}))
 
 
 def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path, holder):
     began = time.monotonic()
     with pytest.raises(lock.WorkInUse) as error, lock.held(tmp_path / "run"):
         raise AssertionError("held twice")
-    said = f"{tmp_path / 'run'} is in use by another training: process {holder.pid} on host {socket.gethostname()}, started 20"
-    assert str(error.value).startswith(said) and "--work_directory" in str(error.value)
+    who = f"process {holder.pid} on host {socket.gethostname()}, started 20"
+    assert str(error.value).startswith(f"{tmp_path / 'run'} is in use by another training: {who}")
+    assert "--work_directory" in str(error.value)
     assert time.monotonic() - began < 0.5 and record(tmp_path / "run")["pid"] == holder.pid
 
 
@@ -144,15 +145,19 @@ def test_a_lock_of_nobody_known_is_taken_over_after_the_wait(tmp_path):
         assert record(tmp_path)["pid"] == os.getpid()
 
 
-def test_of_many_at_once_one_gets_it(tmp_path):
-    write(tmp_path, machine=lock._machine(), pid=2**22 + 1)
+@pytest.mark.parametrize("bucket, free", [(False, False), (False, True), (True, False), (True, True)])
+def test_of_many_at_once_one_gets_it(tmp_path, monkeypatch, bucket, free):
+    """With a plain folder in the bucket's place."""
+    monkeypatch.setattr(lock, "is_remote", lambda path: bucket)
+    if not free:
+        write(tmp_path, machine=lock._machine(), pid=2**22 + 1)
     got, refused = [], []
 
     def take():
         try:
             with lock.held(tmp_path):
                 got.append(record(tmp_path)["token"])
-                time.sleep(1)
+                time.sleep(2)
         except lock.WorkInUse:
             refused.append(1)
 
@@ -161,7 +166,7 @@ def test_of_many_at_once_one_gets_it(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(got) == 1 and len(refused) == 7
+    assert len(got) == 1 and len(refused) == 7 and not (tmp_path / lock.NAME).exists()
 
 
 def test_who_lost_the_lock_ends(tmp_path):

@@ -22,10 +22,10 @@ def last_words(folder: str, process: int, processes: int, seconds: float) -> str
 
     seconds: of silence after which one is gone, too.
     """
-    own = heartbeat.file_of(as_path(folder), process)
+    path = heartbeat.file_of(as_path(folder), process)
     record = heartbeat.read(folder).get(process, {})
     if record.get("state") in heartbeat.RUNNING:
-        heartbeat.write(own, {**record, "state": "died", "beat": record.get("beat", 0) + 1})
+        heartbeat.write(path, {**record, "state": "died", "beat": record.get("beat", 0) + 1})
     observer = heartbeat.Observer(folder)
     before = {p for p, r in observer.look().items() if r.get("state") in ("died", "failed")}
     until = time.monotonic() + seconds

@@ -148,20 +148,20 @@ class Observer:
     def __init__(self, folder: str | os.PathLike):
         self.folder = folder
         self.records: dict[int, dict[str, Any]] = {}
-        self._seen: dict[int, tuple[Any, float]] = {}  # process: (what identifies a beat, when it was first seen)
+        self._changes: dict[int, tuple[Any, float]] = {}  # process: (what identifies a beat, when it was first seen)
 
     def look(self) -> dict[int, dict[str, Any]]:
         now = time.monotonic()
         self.records = read(self.folder)
         for process, record in self.records.items():
             beat = (record.get("started"), record.get("beat"), record.get("state"))
-            if process not in self._seen or self._seen[process][0] != beat:
-                self._seen[process] = (beat, now)
+            if process not in self._changes or self._changes[process][0] != beat:
+                self._changes[process] = (beat, now)
         return self.records
 
     def age(self, process: int) -> float | None:
         """Seconds since a change was seen, None where there is no file."""
-        return None if process not in self._seen else time.monotonic() - self._seen[process][1]
+        return None if process not in self._changes else time.monotonic() - self._changes[process][1]
 
     def first_of(self, gone: list[int], me: int, seconds: float) -> list[int]:
         """[0] where process 0 has died, else `gone`: its file may come later than those of the ones it took with it."""

@@ -57,7 +57,7 @@ def held(work: os.PathLike | str) -> Iterator[None]:
             lock = _Lock(path)
         except WorkInUse as error:
             problem = str(error)
-    problem = processes.all_well("lock of the work directory", problem)
+    problem = processes.all_well("lock of the work directory", problem, session.limits.save + SILENCE)
     if problem:
         raise WorkInUse(problem)
     if lock is None:

@@ -69,13 +69,13 @@ def join(
             "--multihost=on, but the environment names no other process: give --coordinator=HOST:PORT, --processes=N "
             "and --process=I, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         )
-    own = Session(None if folder is None else as_path(folder), place, limits)
-    session.limits, session.current = limits, own
-    google.watch(own.over)
+    this = Session(None if folder is None else as_path(folder), place, limits)
+    session.limits, session.current = limits, this
+    google.watch(this.over)
     if place is None or place.count == 1:
         return
-    own.start_guardian()
-    timer = threading.Timer(limits.startup, ending.startup_failed, (own,))
+    this.start_guardian()
+    timer = threading.Timer(limits.startup, ending.startup_failed, (this,))
     timer.daemon = True
     timer.start()
     lost = max(int(limits.lost), 1)
@@ -84,10 +84,10 @@ def join(
         initialization_timeout=int(limits.startup) + 60, heartbeat_timeout_seconds=lost, shutdown_timeout_seconds=lost,
     )  # fmt: skip
     timer.cancel()
-    own.joined = True
-    threading.Thread(target=ending.watch, args=(own,), name="watch", daemon=True).start()
-    own.names = gather("join", socket.gethostname(), limits.startup)
-    logging.info("process %d of %d (%s), hosts: %s", index_of(), count_of(), place.kind, ", ".join(own.names))
+    this.joined = True
+    threading.Thread(target=ending.watch, args=(this,), name="watch", daemon=True).start()
+    this.names = gather("join", socket.gethostname(), limits.startup)
+    logging.info("process %d of %d (%s), hosts: %s", index_of(), count_of(), place.kind, ", ".join(this.names))
     same("library", identity())
     jax.devices()  # meets the other processes: later, one that asks alone while they wait for it would wait for them
 
@@ -217,12 +217,12 @@ def one_after_another(name: str, work: Callable[[], Any]) -> Any:
 
 def leave() -> None:
     """The good end of this process: waits for the others, then parts from them."""
-    own = session.current
-    if own is None:
+    this = session.current
+    if this is None:
         return
     if session.several():
-        barrier("leave", own.limits.finish)
-    own.over.set()
-    own.end(own.end_state)
+        barrier("leave", this.limits.finish)
+    this.over.set()
+    this.end(this.end_state)
     if session.several():
         jax.distributed.shutdown()

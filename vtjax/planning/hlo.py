@@ -63,15 +63,15 @@ class Instruction:
     @property
     def source(self) -> str:
         """The program's own name for what this computes."""
-        found = re.search(r'op_name="([^"]*)"', self.attributes)
-        return found[1] if found else self.name
+        name = re.search(r'op_name="([^"]*)"', self.attributes)
+        return name[1] if name else self.name
 
     def called(self, *keys: str) -> list[str]:
         """Computations named by attributes such as body= and calls=."""
         names = []
         for key in keys:
-            found = re.search(rf"\b{key}=(\{{[^}}]*\}}|%[\w.\-]+)", self.attributes)
-            names += _NAME.findall(found[1]) if found else []
+            match = re.search(rf"\b{key}=(\{{[^}}]*\}}|%[\w.\-]+)", self.attributes)
+            names += _NAME.findall(match[1]) if match else []
         return names
 
 
@@ -90,9 +90,9 @@ class Program:
             elif line.startswith("}"):
                 current = None
             elif current is not None:
-                found = _instruction(line)
-                if found:
-                    current[found.name] = found
+                instruction = _instruction(line)
+                if instruction:
+                    current[instruction.name] = instruction
 
     def running(self) -> Iterator[tuple[Instruction, dict[str, Instruction], float, bool]]:
         """(instruction, its computation, how often it runs, whether it is inside a fusion) of all that is reached."""
@@ -130,13 +130,13 @@ class Program:
     def largest(self, count: int) -> list[tuple[float, Shape, str]]:
         """(bytes, shape, what it is) of the largest results outside fusions, each shape once, by the program's own name
         where it has one."""
-        seen: dict[Shape, str] = {}
+        names: dict[Shape, str] = {}
         for one, _, _, fused in self.running():
             if not fused and one.op not in _FREE - {"parameter"}:
                 for shape in one.shapes:
-                    if "/" not in seen.get(shape, ""):
-                        seen[shape] = one.source
-        rows = [(shape.bytes, shape, name) for shape, name in seen.items()]
+                    if "/" not in names.get(shape, ""):
+                        names[shape] = one.source
+        rows = [(shape.bytes, shape, name) for shape, name in names.items()]
         return sorted(rows, key=lambda row: -row[0])[:count]
 
     def traffic(self) -> float:

@@ -151,8 +151,8 @@ _UNITS = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 def parse_bytes(text: str) -> float:
     """"25.53G" as bytes."""
-    found = re.fullmatch(r"([\d.]+)([BKMG]?)", text)
-    return float(found[1]) * _UNITS[found[2]] if found else 0.0
+    match = re.fullmatch(r"([\d.]+)([BKMG]?)", text)
+    return float(match[1]) * _UNITS[match[2]] if match else 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -183,12 +183,12 @@ def describe(step: Step) -> Plan:
         compile_seconds=step.seconds,
     )
     if step.compiled is None:
-        told = step.overflow
+        overflow = step.overflow
         # Where XLA names no tensor, those that the backward pass reads, as they were traced.
         traced = [dataclasses.replace(t, bytes=t.bytes / ways, shape=f"{t.shape} / {ways}") for t in tensors[:SHOWN]]
         return Plan(
-            fits=False, memory=memory.state_memory(trainer, kept), needed=told.needed,
-            available=told.available or usable_hbm(topology), largest=list(told.largest) or traced, **common,
+            fits=False, memory=memory.state_memory(trainer, kept), needed=overflow.needed,
+            available=overflow.available or usable_hbm(topology), largest=list(overflow.largest) or traced, **common,
         )  # fmt: skip
     program = hlo.Program(step.compiled.as_text())
     used = memory.state_memory(trainer, kept, step.compiled.memory_analysis())

@@ -70,13 +70,13 @@ def candidates(
 ) -> tuple[list[Candidate], list[str]]:
     """(all that can be built, from least to most communication and recomputation; reasons why others cannot).
 
-    batches: global batch sizes; none is the experiment's own.
+    batches: global batch sizes; none is the experiment's.
     """
     mesh = Mesh(topology.chips, 1, 1, topology.slices)
     experiment = planned(with_settings(experiment, {"mesh": mesh}), topology)
     levers = dict(methods.get(experiment.name).levers)
     refused: dict[str, None] = {}
-    found = []
+    possible = []
     parts = levers.pop("train.accumulate", (experiment.train.accumulate,))
     for batch in batches or (experiment.train.batch_size,):
         for values in itertools.product(*levers.values()):
@@ -97,8 +97,8 @@ def candidates(
                 changed |= {f"mesh.{axis}": getattr(mesh, axis) for axis in AXES}
                 place = [levers[name].index(settings[name]) for name in levers]
                 cost = (sum(place) + parts.index(accumulate), mesh.tensor, mesh.fsdp)
-                found.append(Candidate(with_settings(base, changed), bytes_, changed, cost))
-    return found, list(refused)
+                possible.append(Candidate(with_settings(base, changed), bytes_, changed, cost))
+    return possible, list(refused)
 
 
 class _Measure:
@@ -120,14 +120,14 @@ class _Measure:
         if train.batch_size % (accumulate * ways):
             raise VtjaxError(f"a batch of {train.batch_size} in {accumulate} parts does not split {ways} ways")
         abstract = AbstractMesh((mesh.data, mesh.fsdp, mesh.tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))
-        found = partitioning.partition(self.params, self.task.rules, abstract)
+        split = partitioning.partition(self.params, self.task.rules, abstract)
         spread = lambda tree, shardings: sum(
             math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize
             for x, s in zip(jax.tree.leaves(tree), jax.tree.leaves(shardings), strict=True)
         )
-        learnt, _ = partitioning.split(found.shardings, train.trainable)
-        states = partitioning.like_params(self.optimizer, self.trainable, found.specs, abstract)
-        fixed = spread(self.params, found.shardings) + spread(self.optimizer, states) + spread(self.trainable, learnt)
+        learnt, _ = partitioning.split(split.shardings, train.trainable)
+        states = partitioning.like_params(self.optimizer, self.trainable, split.specs, abstract)
+        fixed = spread(self.params, split.shardings) + spread(self.optimizer, states) + spread(self.trainable, learnt)
         # What a layer computes again is mostly split by heads and hidden units; what is kept between layers is not.
         return fixed + (self.batch + (self.kept + self.again / mesh.tensor) / accumulate) / ways
 
@@ -139,16 +139,21 @@ def search(
     batches: Sequence[int] = (),
     compiles: int = 8,
     enough: int | None = None,
-    told: Callable[[Plan], None] = lambda plan: None,
+    on_plan: Callable[[Plan], None] = lambda plan: None,
 ) -> Ranking:
     """Compiles the most promising candidates and ranks them.
 
-    compiles: at most so many. enough: stop after so many that fit. told: called with every plan as it is made.
+    Args:
+      batches: global batch sizes to try; none is the experiment's.
+      compiles: at most so many.
+      enough: stop after so many that fit.
+      on_plan: called with every plan as it is made.
     """
-    found, refused = candidates(experiment, topology, batches)
+    possible, refused = candidates(experiment, topology, batches)
     limit = SLACK * usable_hbm(topology) or math.inf
-    hopeful = sorted((c for c in found if c.estimate <= limit), key=lambda c: (-c.experiment.train.batch_size, *c.cost))
-    hopeful = hopeful or sorted(found, key=lambda c: c.estimate)
+    hopeful = [c for c in possible if c.estimate <= limit]
+    hopeful.sort(key=lambda c: (-c.experiment.train.batch_size, *c.cost))
+    hopeful = hopeful or sorted(possible, key=lambda c: c.estimate)
     devices = topology.devices()
     made: list[tuple[Plan, dict[str, Any]]] = []
     queue, bound = list(hopeful), math.inf
@@ -162,9 +167,9 @@ def search(
         if not plan.fits:
             bound = min(bound, 0.8 * one.estimate)
         made.append((plan, one.settings))
-        told(plan)
+        on_plan(plan)
     made.sort(key=lambda pair: (not pair[0].fits, -(pair[0].examples_per_second or 0.0), pair[0].needed))
-    return Ranking([p for p, _ in made], [s for _, s in made], refused, len(found) - len(made))
+    return Ranking([p for p, _ in made], [s for _, s in made], refused, len(possible) - len(made))
 
 
 def propose(experiment: Experiment, topology: Topology, compiles: int = 4, sizes: int = 3) -> tuple[Plan, dict] | None:

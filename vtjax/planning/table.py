@@ -88,9 +88,9 @@ def format_plan(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def tensors(found: Sequence[Tensor]) -> list[str]:
+def tensors(largest: Sequence[Tensor]) -> list[str]:
     """One line each, at most `SHOWN`."""
-    return [f"  {size(t.bytes):>12}  {t.shape}  {t.name}" for t in found[:SHOWN]] or ["  XLA names none"]
+    return [f"  {size(t.bytes):>12}  {t.shape}  {t.name}" for t in largest[:SHOWN]] or ["  XLA names none"]
 
 
 def format_ranking(plans: Sequence[Plan], refused: Sequence[str] = ()) -> str:

@@ -152,21 +152,21 @@ def parse(asked: str, slices: int = 1) -> Topology:
     """
     if slices < 1:
         raise VtjaxError(f"--slices={slices}: at least 1")
-    found = re.fullmatch(r"(\w+?)(?::([\dx]+)|-(\d+))", asked.strip().lower())
-    if not found:
+    match = re.fullmatch(r"(\w+?)(?::([\dx]+)|-(\d+))", asked.strip().lower())
+    if not match:
         raise VtjaxError(f"--topology={asked!r}: for example v5p-128, v5p:4x4x4, v5e-16 or cpu:8")
-    kind = _ALIASES.get(found[1], found[1])
-    if kind == "cpu" and (found[2] or "").isdigit() and int(found[2]):
-        return Topology("cpu", (int(found[2]),), slices)
+    kind = _ALIASES.get(match[1], match[1])
+    if kind == "cpu" and (match[2] or "").isdigit() and int(match[2]):
+        return Topology("cpu", (int(match[2]),), slices)
     if kind not in CHIPS:
-        raise VtjaxError(f"--topology={asked!r}: no chip {found[1]!r}; {nearest(found[1], [*CHIPS, 'cpu'])}")
-    if found[3]:
-        name = f"{kind}-{found[3]}"
+        raise VtjaxError(f"--topology={asked!r}: no chip {match[1]!r}; {nearest(match[1], [*CHIPS, 'cpu'])}")
+    if match[3]:
+        name = f"{kind}-{match[3]}"
         if name not in SOLD:
             known = ", ".join(name for name in SOLD if name.startswith(f"{kind}-"))
             raise VtjaxError(f"--topology={asked!r}: sold are {known}; {kind}:AxB... names any arrangement")
         return dataclasses.replace(SOLD[name], slices=slices)
-    parts = found[2].split("x")
+    parts = match[2].split("x")
     dimensions = CHIPS[kind].torus
     if len(parts) != dimensions or not all(p.isdigit() and int(p) for p in parts):
         example = "4x4x4" if dimensions == 3 else "4x4"

@@ -1,6 +1,6 @@
 """Where activations lie on the mesh, by logical names; does nothing without one.
 
-XLA places what no rule speaks of. Between layers it must be told one thing, that the batch stays split: parameters
+XLA places what no rule speaks of. Between layers one thing must be said, that the batch stays split: parameters
 are split over the batch's axes too (fsdp), and it may otherwise move the activations to them and not the other way.
 """
 
