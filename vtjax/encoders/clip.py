@@ -26,16 +26,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from vtjax.encoders.image import ImageTransform
-from vtjax.encoders.sizes import FILE, STAGE, TOKENIZER, carried_of, load_published, load_sizes
+from vtjax.encoders.sizes import FILE, STAGE, carried_of, load_published, load_sizes
 from vtjax.errors import VtjaxError
 from vtjax.evals.embed import class_means, in_batches
 from vtjax.losses.contrastive import unit
 from vtjax.nn.clip import ClipConfig, TextTower
 from vtjax.nn.temporal_transformer import TemporalTransformer
 from vtjax.nn.vit import VisionTower, unstack_layers
-from vtjax.text.assets import load_tokenizer
+from vtjax.text.assets import FOLDER, load_tokenizer
 from vtjax.text.clip_tokenizer import ClipTokenizer
 from vtjax.text.tokenizer import Tokenizer
+from vtjax.training.recipe import stage_params
 
 BATCH = 64  # frames, texts or clips at once
 _TOWERS = ("vision", "text", "logit_scale")
@@ -174,14 +175,12 @@ def open_encoder(
 
 
 def _trained(folder: pathlib.Path, which: str, dtype: Any) -> Encoder:
-    from vtjax.training.recipe import stage_params
-
     stage = folder if (folder / "checkpoints").is_dir() else folder / STAGE
     trained = stage_params(stage.parent, stage.name, which)
     params = unstack_layers({name: trained[name] for name in _TOWERS})
     assets = folder / "assets"
     sizes = load_sizes(assets)
-    tokenizer, image = load_tokenizer(assets / TOKENIZER), _image(assets, sizes)
+    tokenizer, image = load_tokenizer(assets / FOLDER), _image(assets, sizes)
     return Encoder(sizes, params, tokenizer, image, dtype, temporal=trained.get("temporal"))
 
 

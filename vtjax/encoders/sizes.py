@@ -21,10 +21,11 @@ from vtjax.training.checkpoint import load_params
 from vtjax.weights.clip import load_clip
 from vtjax.weights.clip_settings import config_from_hf
 from vtjax.weights.hub import local_folder
+from vtjax.weights.store import CARRIED
 
 # What a run of contrastive pretraining leaves in its work directory; it then works without the files it started from.
 STAGE = "train"  # its only stage
-FILE, TOKENIZER = "towers.json", "tokenizer"  # in its assets
+FILE = "towers.json"  # in its assets, beside the tokenizer
 
 
 def sizes_of(config: ClipConfig) -> towers.ClipConfig:
@@ -96,8 +97,6 @@ def load_published(source: str | os.PathLike[str], activation: str = "") -> tupl
 def carried_of(source: str | os.PathLike[str]) -> str | os.PathLike[str]:
     """Where a published CLIP's tokenizer and preprocessor_config.json lie: beside its weights, or with what
     vtjax.convert carried along."""
-    from vtjax.weights.store import CARRIED
-
     path = pathlib.Path(source).expanduser()
     return source if _converted(path) is None else path / CARRIED
 

@@ -65,3 +65,15 @@ def plain_table(header: Sequence[object], rows: Sequence[Sequence[object]], capt
     body = element("tbody", *(element("tr", *map(cell, row)) for row in rows))
     title = element("caption", caption) if caption else ""
     return element("div", element("table", title, element("thead", head), body), cls="scroll")
+
+
+def score_bar(cosine: float) -> Markup:
+    """A cosine as a bar, empty at 0 and below, and as a number."""
+    width = f"width:{100 * min(1.0, max(0.0, cosine)):.0f}%"
+    return element("span", element("i", element("b", style=width)), f"{cosine:.3f}", cls="score", title="cosine")
+
+
+def ranked(place: int, cosine: float, head: Sequence[object], view: object = "", right: bool = False) -> Markup:
+    """One numbered answer: what names it, its score, and below them what it looks like. right: is the true one."""
+    body = element("div", element("div", *head, score_bar(cosine), cls="head"), view)
+    return element("div", element("div", place, cls="place"), body, cls="rank right" if right else "rank")

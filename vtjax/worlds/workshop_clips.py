@@ -60,6 +60,8 @@ class MemoryVideo(Video):
 class WorkshopClips(ClipSource):
     """A folder of drawn clips as a source. items: what its meta.json says of each clip."""
 
+    splits = ("train", "val", "test")
+
     def __init__(self, drawn: Drawn):
         super().__init__()
         self.drawn, self.folder, self.items, self.fingerprint = drawn, drawn.folder, drawn.items, drawn.fingerprint

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vtjax.methods.car.skeleton import animation_svg, filmstrip_svg
-from vtjax.report.markup import Markup, element, join
+from vtjax.report.markup import Markup, element, join, ranked, score_bar
 from vtjax.report.page import Page
 from vtjax.report.style import event_colour
 
@@ -77,18 +77,10 @@ def ranked_list(matches: Sequence[Match], play: bool = False) -> Markup:
     for place, match in enumerate(matches, 1):
         head = [element("span", match.name, cls="name") if match.name else ""]
         head += [element("span", match.text, cls="words") if match.text else ""]
-        head += [element("span", "true answer", cls="tag") if match.right else "", _score(match.score)]
-        body = [element("div", *head, cls="head")]
-        if match.motion is not None:
-            body.append(motion_view(match.motion, match.bounds, match.events, play=play))
-        cls = "rank right" if match.right else "rank"
-        rows.append(element("div", element("div", place, cls="place"), element("div", *body), cls=cls))
+        head += [element("span", "true answer", cls="tag") if match.right else ""]
+        view = "" if match.motion is None else motion_view(match.motion, match.bounds, match.events, play=play)
+        rows.append(ranked(place, match.score, head, view, match.right))
     return join(rows)
-
-
-def _score(score: float) -> Markup:
-    width = f"width:{100 * min(1.0, max(0.0, score)):.0f}%"
-    return element("span", element("i", element("b", style=width)), f"{score:.3f}", cls="score", title="cosine")
 
 
 def order_list(events: Sequence[str], orders: Sequence[tuple[Sequence[int], float]]) -> Markup:
@@ -100,7 +92,7 @@ def order_list(events: Sequence[str], orders: Sequence[tuple[Sequence[int], floa
         chips = (element("span", events[i], cls="chip", style=f"border-left-color:{event_colour(i)}") for i in order)
         is_true = list(order) == sorted(order)
         verdict = element("div", "true order" if is_true else "shuffled", cls="verdict")
-        content = (verdict, element("div", *chips, cls="events"), _score(score))
+        content = (verdict, element("div", *chips, cls="events"), score_bar(score))
         rows.append(element("div", *content, cls="order true" if is_true else "order"))
     if truth and rivals:
         right = truth[0] > max(rivals)

@@ -109,14 +109,12 @@ class Videos:
 
     @property
     def _splits(self) -> tuple[str, ...]:
-        if isinstance(self.source, WorkshopClips):
-            return ("train", "val", "test")
         return tuple(self.source.splits) or ("train", "test")
 
     def _split(self, split: str) -> list[int]:
         if split not in self._splits:
             raise VtjaxError(f"{self._name}: no split {split!r}: {nearest(split, self._splits)}")
-        if isinstance(self.source, WorkshopClips) or self.source.splits:
+        if self.source.splits:
             return self.source.split(split)
         return divided(self.source, self.config.holdout)[split == "test"]
 

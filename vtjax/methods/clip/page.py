@@ -11,7 +11,7 @@ from vtjax.data.video.container import VideoError
 from vtjax.evals.protocol import Result
 from vtjax.methods.clip.embed import Embedder, Gallery
 from vtjax.methods.clip.evaluate import clip_sets
-from vtjax.report.markup import Markup, element, image
+from vtjax.report.markup import Markup, element, image, ranked
 from vtjax.report.page import Page, Tile
 from vtjax.report.pictures import matrix_png, strip_png
 from vtjax.text.class_prompts import ClassSet
@@ -143,18 +143,8 @@ def _searches(report: Page, embedder: Embedder, params: dict, gallery: Gallery) 
             same = rows[clip].texts[0] == rows[place].texts[0]
             tag = element("span", "the clip itself" if clip == place else "same caption", cls="tag")
             head = [element("span", rows[clip].texts[0], cls="words"), tag if same else ""]
-            parts.append(ranked(rank, float(similarities[clip]), head, embedder, gallery.rows[clip]))
+            parts.append(ranked(rank, float(similarities[clip]), head, strip(embedder, gallery.rows[clip])))
         report.add(element("div", *parts, cls="card"))
-
-
-def ranked(place: int, cosine: float, head: Sequence[Markup | str], embedder: Embedder, handle: Any) -> Markup:
-    """One numbered answer with its score and, where `handle` is not None, its frames."""
-    width = f"width:{100 * min(1.0, max(0.0, cosine)):.0f}%"
-    bar = element("span", element("i", element("b", style=width)), f"{cosine:.3f}", cls="score", title="cosine")
-    body = [element("div", *head, bar, cls="head")]
-    if handle is not None:
-        body.append(strip(embedder, handle))
-    return element("div", element("div", place, cls="place"), element("div", *body), cls="rank")
 
 
 def strip(embedder: Embedder, handle: Any) -> Markup:

@@ -13,12 +13,11 @@ from vtjax.arguments import LinesOf
 from vtjax.data.video.source import VideoHandle
 from vtjax.errors import Problems, VtjaxError
 from vtjax.methods.clip import data
-from vtjax.methods.clip.page import ranked, strip
-from vtjax.methods.clip.text import unknown_words
+from vtjax.methods.clip.page import strip
+from vtjax.methods.clip.text import check_words
 from vtjax.report.answer import Answer, ranking
-from vtjax.report.markup import element
+from vtjax.report.markup import element, ranked
 from vtjax.report.page import Page
-from vtjax.text.tokenizer import Tokenizer, words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +79,7 @@ def predict(
     if top < 1 or window < 0:
         raise VtjaxError(f"top={top}, window={window}: at least one answer, and no negative length, can be asked for")
     model, params = run.model, run.params
-    left_out = without_meaning(model.embedder.tokenizer, [text] if text else texts)
+    left_out = check_words(model.embedder.tokenizer, [text] if text else texts)
     if text:
         gallery = model.gallery(params, split, videos, window)
         left_out.items += gallery.unread.items
@@ -100,25 +99,6 @@ def predict(
 
 def _best(scores: np.ndarray, count: int) -> np.ndarray:
     return np.argsort(-scores, kind="stable")[:count]
-
-
-def without_meaning(tokenizer: Tokenizer, texts: Sequence[str]) -> Problems:
-    """The words that a run has not learnt: it gives any sentence an embedding, one of such words a meaningless one.
-
-    Raises:
-      VtjaxError: a sentence without any known word.
-    """
-    problems = Problems()
-    for text, missing in unknown_words(tokenizer, texts).items():
-        if len(missing) == len([w for w in words(text) if w[0].isalnum()]):
-            known = sorted(tokenizer.vocabulary, key=len)[-8:]
-            raise VtjaxError(
-                f"{text!r}: this run has learnt none of its words; it knows the "
-                f"{len(tokenizer.vocabulary)} of its training texts ({', '.join(known)}, ...). A run from "
-                "published weights takes any text: configs/clip.py:finetune"
-            )
-        problems.add(f"{', '.join(missing)} in {text!r}", "words that this run has not learnt")
-    return problems
 
 
 def _match(rows: data.Rows, index: int, score: float) -> Match:
@@ -164,5 +144,5 @@ def query_page(run: Any, text: str, video: str, matches: Matches) -> Page:
         times = "" if match.start is None else f"{match.start:.1f}\u2013{match.end:.1f} s"
         head = [element("span", match.name, cls="name") if match.name else ""]
         head += [element("span", part, cls="words") for part in (times, match.text) if part]
-        page.add(ranked(place, match.score, head, embedder, match.handle))
+        page.add(ranked(place, match.score, head, "" if match.handle is None else strip(embedder, match.handle)))
     return page

@@ -6,10 +6,10 @@ import pathlib
 from collections.abc import Sequence
 
 from vtjax.encoders.clip_config import ClipConfig, tokenizer_of
-from vtjax.encoders.sizes import TOKENIZER, carried_of
-from vtjax.errors import VtjaxError
+from vtjax.encoders.sizes import carried_of
+from vtjax.errors import Problems, VtjaxError
 from vtjax.nn.clip import ClipConfig as Sizes
-from vtjax.text.assets import load_tokenizer
+from vtjax.text.assets import FOLDER, kept_tokenizer, load_tokenizer
 from vtjax.text.clip_tokenizer import ClipTokenizer
 from vtjax.text.tokenizer import SPECIAL, Tokenizer, WordTokenizer, words
 
@@ -27,27 +27,17 @@ def open_tokenizer(
     Raises:
       VtjaxError: no tokenizer, or one with more ids than the text tower has.
     """
-    folder = assets / TOKENIZER
-    if corpus is not None and not folder.is_dir():
+
+    def make() -> Tokenizer:
         earlier = _kept(initial)
         if earlier is not None:
-            tokenizer: Tokenizer = load_tokenizer(earlier)
-        elif tokenizer_of(config) == "words":
-            tokenizer = WordTokenizer.from_texts(
-                corpus, config.text.vocab_size - len(SPECIAL) - _SPREAD, oov_buckets=_SPREAD
-            )
-        else:
-            tokenizer = ClipTokenizer.load(config.text.vocabulary or carried_of(config.model.pretrained))
-        tokenizer.save(folder)
-    if not folder.is_dir():
-        raise VtjaxError(f"{folder}: missing; vtjax.train writes it at its start")
-    tokenizer = load_tokenizer(folder)
-    if tokenizer.vocab_size > sizes.text.vocab_size:
-        raise VtjaxError(
-            f"the tokenizer has {tokenizer.vocab_size} ids, the text tower {sizes.text.vocab_size}: "
-            "they do not belong to the same model"
-        )
-    return tokenizer
+            return load_tokenizer(earlier)
+        if tokenizer_of(config) == "words":
+            most = config.text.vocab_size - len(SPECIAL) - _SPREAD
+            return WordTokenizer.from_texts(corpus, most, oov_buckets=_SPREAD)
+        return ClipTokenizer.load(config.text.vocabulary or carried_of(config.model.pretrained))
+
+    return kept_tokenizer(assets, None if corpus is None else make, sizes.text.vocab_size, "text tower")
 
 
 def _kept(initial: str) -> pathlib.Path | None:
@@ -55,14 +45,30 @@ def _kept(initial: str) -> pathlib.Path | None:
     if not initial:
         return None
     path = pathlib.Path(initial).absolute()
-    places = (place / "assets" / TOKENIZER for place in (path, *path.parents[:2]))
+    places = (place / "assets" / FOLDER for place in (path, *path.parents[:2]))
     return next((folder for folder in places if folder.is_dir()), None)
 
 
-def unknown_words(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, list[str]]:
-    """By text, the words that a vocabulary of words lacks; texts without any are left out. CLIP's own lacks none."""
+def check_words(tokenizer: Tokenizer, texts: Sequence[str]) -> Problems:
+    """Gives the words of texts that a vocabulary of words lacks; CLIP's own lacks none.
+
+    Raises:
+      VtjaxError: a text without any known word: it would have an embedding, but a meaningless one.
+    """
+    problems = Problems()
     if not isinstance(tokenizer, WordTokenizer):
-        return {}
+        return problems
     known = set(tokenizer.vocabulary)
-    unknown = {text: [w for w in words(text) if w[0].isalnum() and w not in known] for text in texts}
-    return {text: missing for text, missing in unknown.items() if missing}
+    for text in texts:
+        asked = [word for word in words(text) if word[0].isalnum()]
+        missing = [word for word in asked if word not in known]
+        if missing and len(missing) == len(asked):
+            longest = sorted(tokenizer.vocabulary, key=len)[-8:]
+            raise VtjaxError(
+                f"{text!r}: this run has learnt none of its words; it knows the "
+                f"{len(known)} of its training texts ({', '.join(longest)}, ...). A run from "
+                "published weights takes any text: configs/clip.py:finetune"
+            )
+        if missing:
+            problems.add(f"{', '.join(missing)} in {text!r}", "words that this run has not learnt")
+    return problems
