@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from vtjax.methods.ovoad import task
-from vtjax.methods.ovoad.config import OvoadConfig, OvoadModelConfig, OvoadTextConfig
+from vtjax.methods.ovoad.config import OvoadConfig, OvoadModelConfig, OvoadTextConfig, clustered_frames
+from vtjax.methods.ovoad.task import OvoadObjective
 from vtjax.nn.clip import ClipConfig, TextConfig
 from vtjax.nn.vit import VisionConfig
 from vtjax.sharding.partition import flatten
@@ -366,9 +366,9 @@ def unit_rows(x):
 
 def initial(config):
     """Shapes of the model's parameters."""
-    spec = task.example_spec(config, SIZES)
+    spec = OvoadObjective(config, SIZES).example_spec()
     batch = {n: np.zeros((2, *s.shape), s.dtype) for n, s in spec.items()}
-    return jax.eval_shape(lambda: task.init(config, SIZES, jax.random.key(0), batch))
+    return jax.eval_shape(OvoadObjective(config, SIZES).init, jax.random.key(0), batch)
 
 
 @pytest.mark.parametrize("unit", ["grouping", "slot"])
@@ -393,14 +393,14 @@ def test_whole_model(variant, unit):
     ids = rng.integers(1, VOCAB - 1, (4, LENGTH)).astype(np.int32)
     ids[np.arange(4), [3, 5, 8, 4]] = VOCAB - 1
 
-    encoded = jax.jit(functools.partial(task.encode_window, config, SIZES))(params, x, valid)
-    joint, current = jax.jit(functools.partial(task.encode_text, config, SIZES))(params, ids)
+    encoded = jax.jit(OvoadObjective(config, SIZES).encode_window)(params, x, valid)
+    joint, current = jax.jit(OvoadObjective(config, SIZES).encode_text)(params, ids)
     now, groups, logits = theirs(torch.from_numpy(x), torch.from_numpy(valid), unit == "grouping")
     np.testing.assert_allclose(encoded.current, (now @ matrix).numpy(), atol=2e-5, rtol=1e-5)
     np.testing.assert_allclose(encoded.groups, unit_rows(heads["visual_projector"](groups).numpy()), atol=1e-5)
     np.testing.assert_allclose(encoded.clip, unit_rows(heads["visual_projector"](groups.mean(1)).numpy()), atol=1e-5)
     np.testing.assert_allclose(encoded.logits, logits.numpy(), atol=2e-5)
-    seen = valid[:, -task.clustered_frames(config.model) :]
+    seen = valid[:, -clustered_frames(config.model) :]
     np.testing.assert_allclose(encoded.assignment, logits.softmax(1).numpy() * seen[:, None], atol=1e-5)
     state = words(torch.from_numpy(ids).long())
     np.testing.assert_allclose(current, state.numpy(), atol=1e-5)
@@ -414,6 +414,6 @@ def test_projected_current_space():
     params = {**jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), initial(config)), "text": text(words)}
     assert params["current_projection"]["kernel"].shape == (D, EMBED)
     ids = np.array([[1, 5, 7, VOCAB - 1, 0, 0, 0, 0, 0]], np.int32)
-    _, current = jax.jit(functools.partial(task.encode_text, config, SIZES))(params, ids)
+    _, current = jax.jit(OvoadObjective(config, SIZES).encode_text)(params, ids)
     expected = words(torch.from_numpy(ids).long()) @ words.text_projection
     np.testing.assert_allclose(current, expected.numpy(), atol=1e-5)

@@ -9,9 +9,9 @@ import numpy as np
 from vtjax.encoders.clip import Encoder
 from vtjax.encoders.frames import FrameEncoder
 from vtjax.encoders.image import ImageTransform
-from vtjax.methods.ovoad import task
 from vtjax.methods.ovoad.config import OvoadConfig, window_of
 from vtjax.methods.ovoad.embed import Scorer
+from vtjax.methods.ovoad.task import OvoadObjective
 from vtjax.nn.clip import Clip, ClipConfig, TextConfig
 from vtjax.nn.vit import VisionConfig
 from vtjax.text.tokenizer import SEP, WordTokenizer
@@ -73,11 +73,11 @@ def small_scorer(
 ) -> tuple[Scorer, dict]:
     """(scorer, its parameters)."""
     config = small_config() if config is None else config
-    spec = task.example_spec(config, SIZES)
-    batch = {name: jnp.zeros((1, *s.shape), s.dtype) for name, s in spec.items()}
-    params = random_tree(lambda: task.init(config, SIZES, jax.random.key(1), batch), seed=2)
+    objective = OvoadObjective(config, SIZES, dtype)
+    batch = {name: jnp.zeros((1, *s.shape), s.dtype) for name, s in objective.example_spec().items()}
+    params = random_tree(lambda: objective.init(jax.random.key(1), batch), seed=2)
     params["logit_scale"] = np.float32(1.5)
-    return Scorer(config, SIZES, tokenizer(), small_encoder(dtype=dtype) if encoder else None, dtype), params
+    return Scorer(objective, tokenizer(), small_encoder(dtype=dtype) if encoder else None), params
 
 
 def features(length: int, seed: int = 0, width: int = WIDTH) -> np.ndarray:

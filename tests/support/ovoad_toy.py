@@ -5,8 +5,8 @@ import functools
 import jax
 import numpy as np
 
-from vtjax.methods.ovoad import task
 from vtjax.methods.ovoad.config import OvoadConfig, OvoadModelConfig, OvoadTextConfig
+from vtjax.methods.ovoad.task import OvoadObjective
 from vtjax.nn.clip import ClipConfig, TextConfig
 from vtjax.nn.vit import VisionConfig
 
@@ -22,11 +22,11 @@ def small(**model) -> OvoadConfig:
 
 
 def batch_of(config, sizes, count=2):
-    return {n: np.zeros((count, *s.shape), s.dtype) for n, s in task.example_spec(config, sizes).items()}
+    return {n: np.zeros((count, *s.shape), s.dtype) for n, s in OvoadObjective(config, sizes).example_spec().items()}
 
 
 def shapes(config, sizes):
-    return jax.eval_shape(lambda: task.init(config, sizes, jax.random.key(0), batch_of(config, sizes)))
+    return jax.eval_shape(OvoadObjective(config, sizes).init, jax.random.key(0), batch_of(config, sizes))
 
 
 def count(tree) -> int:
@@ -52,15 +52,15 @@ def window(config, count=2, seed=1):
 
 
 def encode(config, params, x, valid):
-    return jax.jit(functools.partial(task.encode_window, config, SMALL))(params, x, valid)
+    return jax.jit(OvoadObjective(config, SMALL).encode_window)(params, x, valid)
 
 
 def texts(config, params, ids):
     """joint and current as float64."""
-    run = jax.jit(functools.partial(task.encode_text, config, SMALL))
+    run = jax.jit(OvoadObjective(config, SMALL).encode_text)
     return tuple(np.asarray(v, np.float64) for v in run(params, ids.reshape(-1, ids.shape[-1])))
 
 
 def loss(config, params, batch, seed=0, train=False):
-    run = jax.jit(lambda p, b, k: task.loss(config, SMALL, p, b, k, train))
+    run = jax.jit(functools.partial(OvoadObjective(config, SMALL).loss, train=train))
     return jax.device_get(run(params, batch, jax.random.key(seed)))

@@ -21,6 +21,10 @@ STAGES = 10
 _ONE_VIDEO = "one video: the interval cannot be resampled over videos and is the figure itself"
 
 
+class NoClassShown(VtjaxError):
+    """None of the frames that a protocol scores shows one of the classes, so there is no precision."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Detection:
     """A pool of scored frames and its per-class table."""
@@ -32,13 +36,13 @@ class Detection:
     def result(self, classes: Sequence[str] | None = None, group: str = "all classes", prefix: str = "") -> Result:
         """mAP and mcAP in percent over `classes` (default all) that have positives.
 
-        The name is detection/<protocol>/<prefix><group>. Raises VtjaxError where none has a positive.
+        The name is detection/<protocol>/<prefix><group>. Raises NoClassShown where none has a positive.
         """
         names = self.table.names if classes is None else tuple(classes)
         table = self.table.take([self.table.names.index(name) for name in names])
         present = table.positives > 0
         if not present.any():
-            raise VtjaxError(f"{self.protocol.name}: none of the classes {', '.join(names[:5])} is shown in any frame")
+            raise NoClassShown(f"{self.protocol.name}: none of the classes {', '.join(names[:5])} is shown in any frame")
         notes = list(self.pool.notes)
         notes.append(f"{present.sum()} classes, {len(np.unique(self.pool.video))} videos")
         if not present.all():
@@ -103,16 +107,19 @@ def detect(
     return Detection(chosen, frames, table)
 
 
-def grouped_results(found: Detection, held_out: Sequence[str], prefix: str = "") -> list[Result]:
-    """All classes, and where some are held out those that training saw and those that it did not, apart."""
-    results = [found.result(prefix=prefix)]
+def class_groups(found: Detection, held_out: Sequence[str]) -> list[tuple[list[str] | None, str]]:
+    """Lists the groups of classes that are reported, (names, words): all, which has no names, and, where some are held
+    out of training, those that it saw and those that it did not, each where a frame shows one."""
     shown = {n for n, p in zip(found.table.names, found.table.positives, strict=True) if p}
     unseen = [n for n in found.table.names if n in set(held_out)]
     seen = [n for n in found.table.names if n not in set(held_out)]
-    for group, names in (("seen classes", seen), ("held-out classes", unseen)):
-        if unseen and shown & set(names):
-            results.append(found.result(names, group, prefix))
-    return results
+    apart = ((seen, "seen classes"), (unseen, "held-out classes"))
+    return [(None, "all classes"), *(group for group in apart if unseen and shown & set(group[0]))]
+
+
+def grouped_results(found: Detection, held_out: Sequence[str], prefix: str = "") -> list[Result]:
+    """One result for each of `class_groups`."""
+    return [found.result(names, words, prefix) for names, words in class_groups(found, held_out)]
 
 
 def restrict(targets: FrameTargets, classes: Sequence[str]) -> FrameTargets:

@@ -26,6 +26,10 @@ BACKGROUND = 0
 LENGTH_GAP = 3  # rows by which features and annotation may differ in length without a word (ovoad.md 12.11)
 
 
+class NoFrameScored(VtjaxError):
+    """A protocol scores none of the frames, as where all videos are shorter than its window."""
+
+
 @dataclasses.dataclass(frozen=True)
 class FrameProtocol:
     """window: frames that must have been seen, the scored one included. tail: the last scored row is L - tail, of rows
@@ -112,7 +116,7 @@ def pool(
     names the columns; classes of the targets that `classes` lacks are not scored, and their frames are negatives.
     targets: by video. A video that is longer in one than in the other is cut; more than LENGTH_GAP rows are noted.
 
-    Raises VtjaxError: a video without scores or targets, columns that do not fit, no frame left.
+    Raises NoFrameScored: no frame left. VtjaxError: a video without scores or targets, columns that do not fit.
     """
     if not targets:
         raise VtjaxError("no video has targets")
@@ -141,7 +145,7 @@ def pool(
         rows.append(keep)
         video.append(np.full(len(keep), place))
     if not sum(map(len, rows)):
-        raise VtjaxError(f"protocol {chosen.name}: no frame of {len(targets)} videos is scored; are they too short?")
+        raise NoFrameScored(f"protocol {chosen.name}: no frame of {len(targets)} videos is scored; are they too short?")
     notes = []
     if gaps:
         notes.append(f"scores and targets differ by more than {LENGTH_GAP} rows, cut to the shorter: {_some(gaps)}")

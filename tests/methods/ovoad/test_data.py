@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from vtjax.errors import VtjaxError
-from vtjax.methods.ovoad import data, task
+from vtjax.methods.ovoad import data
 from vtjax.methods.ovoad.config import OvoadConfig, OvoadDataConfig, OvoadModelConfig
+from vtjax.methods.ovoad.task import OvoadObjective
 from vtjax.text.tokenizer import WordTokenizer
 
 
@@ -74,7 +75,7 @@ def test_an_example():
     v = video()
     for row in (3, 9, 12, 30):
         example = transform((v, row), np.random.default_rng(row))
-        spec = task.example_spec(config, SMALL)
+        spec = OvoadObjective(config, SMALL).example_spec()
         assert {k: (e.shape, e.dtype) for k, e in example.items()} == {
             k: (tuple(s.shape), np.dtype(s.dtype)) for k, s in spec.items()
         }

@@ -9,11 +9,12 @@ import pytest
 from page_reader import PageReader
 
 from vtjax.config import Experiment
-from vtjax.errors import VtjaxError
+from vtjax.errors import MissingSplit, VtjaxError
 from vtjax.evals.average_precision import average_precision
-from vtjax.methods.ovoad import baselines, data, evaluate
+from vtjax.evals.embed import unit_rows
+from vtjax.methods.ovoad import baselines, data, embed, evaluate
 from vtjax.methods.ovoad.classes import ClassSet
-from vtjax.methods.ovoad.report import headline, picked, training_report
+from vtjax.methods.ovoad.page import page, picked
 
 NAMES = ("background", "cut", "pour", "open")
 CLASSES = ClassSet(NAMES, tuple((f"a photo of action {n}",) for n in NAMES), np.array([False, False, False, True]))
@@ -71,7 +72,7 @@ def test_the_systems_are_what_the_scorer_says(model, scored):
     masked = scored.systems["fusion calibrated, masked"]["v1"]
     np.testing.assert_allclose(masked[:, 0], whole.fused[:, 0], atol=1e-5)
     np.testing.assert_allclose(masked[:, 1:], whole.fused[:, 1:] * scored.also["v1"]["actionness"][:, None], atol=1e-5)
-    np.testing.assert_array_equal(scored.also["v1"]["binding"], whole.binding)
+    np.testing.assert_array_equal(scored.also["v1"]["binding"], whole.binding[:, -1])
 
 
 def test_results_name_protocol_system_and_classes(model, scored):
@@ -151,7 +152,7 @@ class Clips:
     clip_frames = 3
 
     def clips(self, embeddings):
-        return baselines.unit(np.einsum("ntd,t->nd", embeddings, [1.0, -2.0, 4.0]))
+        return unit_rows(np.einsum("ntd,t->nd", embeddings, [1.0, -2.0, 4.0]))
 
 
 def test_clips_of_the_last_frames_against_a_loop(model):
@@ -173,12 +174,12 @@ def test_the_cluster_holds_the_frames_like_the_current_one():
     a, b = np.eye(4)[0], np.eye(4)[1]
     rng = np.random.default_rng(0)
     kinds = [a, a, b, a, b, b]
-    rows = baselines.unit(np.stack([k + 0.05 * rng.standard_normal(4) for k in kinds]))
+    rows = unit_rows(np.stack([k + 0.05 * rng.standard_normal(4) for k in kinds]))
     found = baselines.cluster_mean(rows, 5)
     for t, kind in enumerate(kinds):
         same = [u for u in range(max(t - 4, 0), t + 1) if kinds[u] is kind]
         if len(same) <= t:  # two clusters: with one kind alone the window is split as it likes
-            np.testing.assert_allclose(found[t], baselines.unit(rows[same].mean(axis=0)), atol=1e-6)
+            np.testing.assert_allclose(found[t], unit_rows(rows[same].mean(axis=0)), atol=1e-6)
         assert found[t] @ kind > 0.95
 
 
@@ -199,36 +200,36 @@ def run(model, tmp_path, monkeypatch):
 
     def open_split(experiment, work, split, encoder):
         if split not in splits:
-            raise VtjaxError(f"no split {split!r}")
+            raise MissingSplit(f"no split {split!r}")
         return splits[split], CLASSES, "f"
 
-    monkeypatch.setattr(evaluate, "open_scorer", lambda experiment, work: scorer)
+    monkeypatch.setattr(embed, "open_scorer", lambda experiment, work, dtype: scorer)
     monkeypatch.setattr(data, "open_split", open_split)
     (tmp_path / "train").mkdir()
     lines = [json.dumps({"step": s, "loss": 3.0 / s}) for s in range(1, 20)]
     (tmp_path / "train/metrics.jsonl").write_text("\n".join(lines))
     scorer.config.data.test_split = "everything"
     experiment = Experiment(name="ovoad", method=scorer.config)
-    return types.SimpleNamespace(experiment=experiment, work=tmp_path, params=params)
+    opened = embed.Opened(experiment, tmp_path)
+    return types.SimpleNamespace(experiment=experiment, work=tmp_path, params=params, model=opened)
 
 
 def test_a_run_is_evaluated_and_reported(run):
     results = evaluate.evaluate(run)
     single = next(r for r in results if r.protocol == "detection/lstr/zero-shot single frame/all classes")
     assert "the best of 4 forms on val" in single.notes[-1]
-    page = PageReader(training_report(run, results).read_text())
+    written = PageReader(page(run, results).html())
     sections = ("Live", "The model by every protocol", "Against the encoder alone", "Class by class", "How early")
     for word in (*sections, "held-out"):
-        assert word in page.text, word
-    assert page.tags.count("image") > 5 and "http" not in page.text
-    tiles = headline(results)
-    assert [t[0] for t in tiles] == [
-        "mAP, all classes", "mAP, classes held out", "Above single frames", "Above 8-frame means"
-    ]  # fmt: skip
-    scored = evaluate.open_scored(run, every=False)[1]
+        assert word in written.text, word
+    assert written.tags.count("image") > 5 and "http" not in written.text
+    labels = ("mAP, all classes", "mAP, classes held out", "Above single frames", "Above 8-frame means")
+    places = [written.text.index(label) for label in labels]
+    assert places == sorted(places) and "Calibrated mAP" not in written.text, "four tiles"
+    scored = evaluate.open_scored(run, every=False)
     keys = picked(scored)
     assert len(keys) == 3 and scored.targets[keys[0]].targets[:, 3].any()
     with pytest.raises(VtjaxError, match="no split 'tset'"):
-        evaluate.evaluate(run, "tset")
+        evaluate.evaluate(run, split="tset")
     with pytest.raises(VtjaxError, match="annotated with classes"):
-        evaluate.evaluate(run, "bare")
+        evaluate.evaluate(run, split="bare")

@@ -8,9 +8,9 @@ import pytest
 from ovoad_toy import SMALL, count, encode, params_of, shapes, small, window
 
 from vtjax.errors import VtjaxError
-from vtjax.methods.ovoad import task
 from vtjax.methods.ovoad.config import OvoadConfig, OvoadModelConfig, OvoadTextConfig, check, clustered_frames
 from vtjax.methods.ovoad.model import RULES
+from vtjax.methods.ovoad.task import OvoadObjective
 from vtjax.nn.clip import PRESETS
 from vtjax.sharding.mesh import AXES
 from vtjax.sharding.partition import partition
@@ -132,7 +132,7 @@ def test_the_gradient_into_the_encoder_can_be_cut():
         config = small(dntr="encoder_xattn", detach=detach)
         params = params_of(config)
         x, valid = window(config)
-        f = lambda p: task.encode_window(config, SMALL, p, x, valid).current.sum()  # noqa: E731, B023
+        f = lambda p: OvoadObjective(config, SMALL).encode_window(p, x, valid).current.sum()  # noqa: E731, B023
         gradient = jax.jit(jax.grad(f))(params)["visual"]
         assert (np.abs(gradient["dntr_0"]["norm1"]["scale"]).max() == 0) == detach
         assert np.abs(gradient["current_attention"]["norm2"]["scale"]).max() > 0
@@ -153,9 +153,9 @@ def test_another_window_or_width_is_told():
     params = params_of(config)
     x, valid = window(config)
     with pytest.raises(VtjaxError, match=r"takes \[B, 10 frames, 16 values\]"):
-        task.encode_window(config, SMALL, params, x[:, 1:], valid[:, 1:])
+        OvoadObjective(config, SMALL).encode_window(params, x[:, 1:], valid[:, 1:])
     with pytest.raises(VtjaxError, match="16 values"):
-        task.encode_window(config, SMALL, params, x[..., :8], valid)
+        OvoadObjective(config, SMALL).encode_window(params, x[..., :8], valid)
 
 
 @pytest.mark.parametrize("variant", ["decoder", "encoder_xattn"])

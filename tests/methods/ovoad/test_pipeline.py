@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import vtjax
+from vtjax import methods
 from vtjax.config import load_config_file
 from vtjax.errors import VtjaxError
 from vtjax.methods.ovoad import embed, encoder, pipeline
@@ -65,10 +66,11 @@ def test_a_scorer_from_the_work_directory(run):
 
 def test_stages_and_what_learns(run):
     experiment = run.experiment
-    assert list(pipeline.stages(experiment, run.work)) == ["pretrain", "train"]
+    recipe = methods.get("ovoad").recipe
+    assert list(recipe(experiment, run.work)) == ["pretrain", "train"]
     given = dataclasses.replace(experiment, method=dataclasses.replace(experiment.method))
     given.method.encoder = dataclasses.replace(given.method.encoder, weights=str(run.work / "pretrain"))
-    assert list(pipeline.stages(given, run.work)) == ["train"]
+    assert list(recipe(given, run.work)) == ["train"]
     assert encoder.open_encoder(given, run.work).fingerprint == encoder.open_encoder(experiment, run.work).fingerprint
     given.method.text = dataclasses.replace(given.method.text, freeze=True)
     trainable = pipeline.abstract(given).train.trainable
@@ -82,4 +84,4 @@ def test_features_of_another_width_are_told(run):
     wrong = dataclasses.replace(run.experiment, method=dataclasses.replace(run.experiment.method))
     wrong.method.model = dataclasses.replace(wrong.method.model, width=48)
     with pytest.raises(VtjaxError, match="width=48, but the encoder's features .* have 32 values"):
-        pipeline.stages(wrong, run.work)
+        methods.get("ovoad").recipe(wrong, run.work)

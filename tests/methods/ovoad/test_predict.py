@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from page_reader import PageReader
 
+from vtjax import arguments
 from vtjax.config import Experiment
 from vtjax.data.video.decode import VideoReader
 from vtjax.data.video.sampling import rate_grid
 from vtjax.errors import VtjaxError
-from vtjax.methods.ovoad import predict, sources
-from vtjax.methods.ovoad.report import recording_report
+from vtjax.methods.ovoad import embed, predict, recording, sources
 from vtjax.methods.ovoad.stream import LiveScorer
 
 CLASSES = ["cut", "pour", "run"]
@@ -31,9 +31,10 @@ def model():
 def run(model, tmp_path, monkeypatch):
     """A run whose scorer is the small random model."""
     scorer, params = model
-    monkeypatch.setattr("vtjax.methods.ovoad.embed.open_scorer", lambda experiment, work, dtype=None: scorer)
+    monkeypatch.setattr(embed, "open_scorer", lambda experiment, work, dtype=None: scorer)
     experiment = Experiment(name="ovoad", method=scorer.config)
-    return types.SimpleNamespace(experiment=experiment, work=tmp_path / "run", params=params)
+    opened = embed.Opened(experiment, tmp_path / "run")
+    return types.SimpleNamespace(experiment=experiment, work=tmp_path / "run", params=params, model=opened)
 
 
 def clip_of(path, frames, fps, container=None):
@@ -73,10 +74,12 @@ def test_a_real_video_with_a_class_list_leaves_a_report(run, shared_data, tmp_pa
     path = shared_data / "videos/actions/v_SoccerJuggling_g23_c01.avi"
     (tmp_path / "classes.txt").write_text("juggling a ball\nwaving\nrunning\n\n")
     flags = types.SimpleNamespace(
-        video=str(path), classes=str(tmp_path / "classes.txt"), fps=None, raw_size="", seconds=0.0, live=True,
-        dtype="",
-    )  # fmt: skip
-    assert predict.command(run, flags, tmp_path / "out" / "prediction") == 0
+        video=str(path), classes=str(tmp_path / "classes.txt"), fps=None, raw_size="", seconds=0.0, dtype=""
+    )
+    given = arguments.from_flags(predict.predict, flags)
+    answer = predict.answer(run, given, predict.predict(run, **given, each=predict.watch(print)))
+    (tmp_path / "out").mkdir()
+    answer.write(tmp_path / "out" / "prediction")
     record = json.loads((tmp_path / "out/prediction.json").read_text())
     with VideoReader(path) as reader:
         assert len(record["steps"]) == len(rate_grid(reader, 4.0)[0])
@@ -84,8 +87,10 @@ def test_a_real_video_with_a_class_list_leaves_a_report(run, shared_data, tmp_pa
     page = PageReader((tmp_path / "out/prediction.html").read_text())
     assert page.tags.count("image") >= 2 and "juggling a ball" in page.text
     assert "these scores mean nothing" in page.text and "these scores mean nothing" in record["notes"][0]
-    said = capsys.readouterr().out
-    assert "note: The weights" in said and said.count(" s  ") >= len(record["steps"]) // 4 - 1
+    assert answer.lines[0].startswith("note: The weights")
+    assert capsys.readouterr().out.count(" s  ") >= len(record["steps"]) // 4 - 1
+    rows = (tmp_path / "out/prediction.csv").read_text().splitlines()
+    assert rows[0] == "class,start,end,mean score" and len(rows) == 1 + len(record["segments"])
     ends = [s["end"] for s in record["segments"]]
     assert ends == sorted(ends) and {s["name"] for s in record["segments"]} <= set(record["classes"])
 
@@ -143,11 +148,11 @@ class Interrupted(sources.Source):
 
 def test_the_keyboard_ends_a_live_source_and_keeps_what_came(model):
     live = LiveScorer(*model, CLASSES)
-    found = predict.record(live, Interrupted())
+    found = recording.record(live, Interrupted())
     assert len(found.steps) == 8 and found.notes == ["Stopped from the keyboard."]
     Interrupted.live = False
     with pytest.raises(KeyboardInterrupt):
-        predict.record(live, Interrupted())
+        recording.record(live, Interrupted())
 
 
 def test_a_camera_that_is_faster_than_the_machine_is_told(model, monkeypatch):
@@ -158,11 +163,11 @@ def test_a_camera_that_is_faster_than_the_machine_is_told(model, monkeypatch):
             self.name, self.fps, self.features = "camera 0", 4.0, small.features(20)
 
     clock = iter(range(1000))
-    monkeypatch.setattr(predict.time, "monotonic", lambda: float(next(clock)))
-    found = predict.record(LiveScorer(*model, CLASSES), Camera())
+    monkeypatch.setattr(recording.time, "monotonic", lambda: float(next(clock)))
+    found = recording.record(LiveScorer(*model, CLASSES), Camera())
     assert found.notes == ["Scoring was slower than the source, and 15 s behind it at the end."]
     Camera.paced = False
-    assert predict.record(LiveScorer(*model, CLASSES), Camera()).notes == []
+    assert recording.record(LiveScorer(*model, CLASSES), Camera()).notes == []
 
 
 class Gap(sources.Source):
@@ -173,36 +178,37 @@ class Gap(sources.Source):
             yield i / 4 + (30 if i >= 20 else 0), row
 
 
-def test_a_gap_is_drawn_apart_and_told(model, tmp_path):
-    found = predict.record(LiveScorer(*model, CLASSES), Gap())
+def test_a_gap_is_drawn_apart_and_told(model):
+    found = recording.record(LiveScorer(*model, CLASSES), Gap())
     assert "1 gaps of more than 8 s" in found.notes[0]
-    page = PageReader(recording_report(found, tmp_path / "x.html").read_text())
+    page = PageReader(recording.recording_page(found).html())
     assert page.tags.count("svg") == 2
 
 
 def test_segments_are_stretches_of_one_best_class():
     scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.2, 0.8], [0.1, 0.9], [0.6, 0.4]])
     times = np.array([0.125, 0.375, 0.625, 0.875, 9.125, 9.375])
-    found = predict.segments(("a", "b"), times, scores)
+    found = recording.segments(("a", "b"), times, scores)
     spans = [("a", 0, 0.5), ("b", 0.5, 1.0), ("b", 9.0, 9.25), ("a", 9.25, 9.5)]
     assert [(s.name, s.start, s.end) for s in found] == spans
-    assert found[1].score == pytest.approx(0.75) and predict.segments(("a",), np.zeros(0), np.zeros((0, 1))) == []
+    assert found[1].score == pytest.approx(0.75) and recording.segments(("a",), np.zeros(0), np.zeros((0, 1))) == []
 
 
 def test_class_files(tmp_path):
     path = tmp_path / "c.txt"
     path.write_text("\ufeffopen the door\n close it \n\n", encoding="utf-8")
-    assert predict.read_classes(str(path)) == ["open the door", "close it"]
+    entries = arguments.LinesOf("class name", distinct=True)
+    assert arguments.read_lines(str(path), "classes", entries) == ["open the door", "close it"]
     for content, message in (
-        (b"", "class list is empty"), (b"a\n\nb", "c.txt:2: empty line"),
+        (b"", "list is empty"), (b"a\n\nb", "c.txt:2: empty line"),
         (b"a\nb\nA\n", "c.txt:3: 'A' is listed twice"),
         (b"\xff\xfe\x00", "not a text file"),
     ):  # fmt: skip
         path.write_bytes(content)
         with pytest.raises(VtjaxError, match=message):
-            predict.read_classes(str(path))
+            arguments.read_lines(str(path), "classes", entries)
     with pytest.raises(VtjaxError, match="no such file"):
-        predict.read_classes(str(tmp_path / "d.txt"))
+        arguments.read_lines(str(tmp_path / "d.txt"), "classes", entries)
 
 
 def test_wrong_use_is_told(run, tmp_path):
@@ -228,7 +234,8 @@ def test_wrong_use_is_told(run, tmp_path):
     (tmp_path / "x.mp4").write_bytes(b"nothing")
     with pytest.raises(VtjaxError, match="x.mp4"):
         predict.predict(run, video=str(tmp_path / "x.mp4"))
+    flags = dict(video="a.mp4", classes="", fps=None, raw_size="640", seconds=0.0, dtype="")
     with pytest.raises(VtjaxError, match="WIDTHxHEIGHT"):
-        predict._size("640")
+        arguments.from_flags(predict.predict, types.SimpleNamespace(**flags))
     with pytest.raises(VtjaxError, match="--video is needed"):
-        predict.command(run, types.SimpleNamespace(video=""), tmp_path / "o")
+        arguments.from_flags(predict.predict, types.SimpleNamespace(**{**flags, "video": ""}))

@@ -2,13 +2,11 @@
 
 import dataclasses
 import pickle
-import types
 
 import live_model as small
 import numpy as np
 import pytest
 
-from vtjax.config import Experiment
 from vtjax.data.readers import thumos14
 from vtjax.errors import VtjaxError
 from vtjax.evals.frame_detection import detect, restrict
@@ -36,15 +34,13 @@ def found(shared_data):
 
 
 @pytest.fixture
-def run(model, found, tmp_path, monkeypatch):
-    scorer, params = model
-    monkeypatch.setattr(published, "open_scorer", lambda experiment, work: scorer)
+def run(model, found, tmp_path):
+    """Features of the set's videos."""
     (tmp_path / "features").mkdir()
     for i, (video, own) in enumerate(found.targets.items()):
         rows = small.features(len(own.targets) - (i == 1), seed=i).astype(np.float16)
         np.save(tmp_path / f"features/{video}.npy", rows)
-    experiment = Experiment(name="ovoad", method=scorer.config)
-    return types.SimpleNamespace(experiment=experiment, work=tmp_path, params=params)
+    return tmp_path / "features"
 
 
 def test_classes_have_the_sets_names_and_spoken_prompts(model, found):
@@ -54,12 +50,13 @@ def test_classes_have_the_sets_names_and_spoken_prompts(model, found):
 
 
 def test_scores_results_and_lstrs_file(model, run, found, tmp_path):
-    scorer, scored = published.score_set(run, found, tmp_path / "features", every=False)
-    bank = scorer.bank(run.params, published.class_set(found, scorer))
+    scorer, params = model
+    scored = published.score_set(scorer, params, found, run, every=False)
+    bank = scorer.bank(params, published.class_set(found, scorer))
     video = "video_test_0001207"
-    whole = scorer.video(run.params, np.load(tmp_path / f"features/{video}.npy"), bank)
+    whole = scorer.video(params, np.load(tmp_path / f"features/{video}.npy"), bank)
     np.testing.assert_allclose(scored.systems["fused"][video], whole.fused, atol=1e-5)
-    results = {r.protocol: r for r in full_results(scorer, run.params, scored)}
+    results = {r.protocol: r for r in full_results(scorer, params, scored)}
     kept = sum(int((t.targets[:, 21] == 0).sum()) for t in found.targets.values())
     assert results["detection/lstr/fused/all classes"].items in (kept, kept - 1)
     assert "detection/oadtr/fused/all classes" in results
@@ -74,18 +71,19 @@ def test_scores_results_and_lstrs_file(model, run, found, tmp_path):
 
 
 def test_base_to_novel_scores_with_the_unseen_classes_alone(model, run, found, tmp_path):
-    scorer, scored = published.score_set(run, found, tmp_path / "features", every=False)
+    scorer, params = model
+    scored = published.score_set(scorer, params, found, run, every=False)
     rows = np.concatenate([t.targets for t in found.targets.values()])
     shown = [n for c, n in enumerate(thumos14.CLASSES) if 0 < c < 21 and rows[:, c].any()]
     splits = {"some": ((shown[0], "Diving"), (shown[0], shown[1]))}
-    (result,) = published.novel_results(scorer, run.params, scored, splits, "lstr")
+    (result,) = published.novel_results(scorer, params, scored, splits, "lstr")
     figures = []
     for unseen in splits["some"]:
         own = published.class_set(found, scorer)
         listed = (own.names[0], *(n for n in own.names[1:] if n in unseen))
         classes = named_classes([frame_sets.phrases(["b", n])[1] for n in listed[1:]], scorer.config)
-        bank = scorer.bank(run.params, classes)
-        tables = {v.key: scorer.video(run.params, v.features, bank).fused for v in scored.videos}
+        bank = scorer.bank(params, classes)
+        tables = {v.key: scorer.video(params, v.features, bank).fused for v in scored.videos}
         cut = {k: restrict(t, unseen) for k, t in found.targets.items()}
         figures.append(detect(tables, cut, "lstr", listed, resamples=1).result().metrics["mAP"])
     assert result.metrics["mAP"] == pytest.approx(np.mean(figures), abs=1e-3)
@@ -96,13 +94,13 @@ def test_wrong_use(model, found, run, tmp_path):
         published.open_set("thumos", "x")
     np.save(tmp_path / "features/video_test_0000324.npy", small.features(9, width=20))
     with pytest.raises(VtjaxError, match=r"float \[rows, 16\] is expected"):
-        published.score_set(run, found, tmp_path / "features")
+        published.score_set(*model, found, run)
     (tmp_path / "features/video_test_0000324.npy").write_bytes(b"x")
     with pytest.raises(VtjaxError, match="not an array"):
-        published.score_set(run, found, tmp_path / "features")
+        published.score_set(*model, found, run)
     (tmp_path / "features/video_test_0000324.npy").unlink()
     with pytest.raises(VtjaxError, match="no features of 1 of 3 videos: video_test_0000324"):
-        published.score_set(run, found, tmp_path / "features")
+        published.score_set(*model, found, run)
 
 
 def test_every_kind_of_set_opens(shared_data, tmp_path):

@@ -8,11 +8,16 @@ import pytest
 
 from vtjax.methods.ovoad import scores
 from vtjax.methods.ovoad.config import OvoadConfig, OvoadFusionConfig
-from vtjax.methods.ovoad.task import Encoded
+from vtjax.methods.ovoad.task import Encoded, OvoadObjective
+from vtjax.nn.clip import PRESETS
 
 B, K, N, C, E, F = 3, 2, 6, 8, 5, 4
 PARAMS = {"logit_scale": np.float32(1.3)}
 SCALE = np.exp(1.3)
+
+
+def objective(config):
+    return OvoadObjective(config, PRESETS["ViT-B/16"])
 
 
 def unit(x):
@@ -61,7 +66,7 @@ def by_hand(fusion, encoded, bank, clip):
 def test_fusion(mode, clip):
     fusion = OvoadFusionConfig(mode=mode, group=1.6, current=0.1, clip=clip, top=3)
     encoded, bank, zero_shot = example()
-    run = jax.jit(lambda *a: scores.frame_scores(OvoadConfig(fusion=fusion), PARAMS, *a))
+    run = jax.jit(lambda *a: scores.frame_scores(objective(OvoadConfig(fusion=fusion)), PARAMS, *a))
     found = run(encoded, bank, zero_shot)
     np.testing.assert_allclose(found.fused, by_hand(fusion, encoded, bank, zero_shot), atol=1e-5)
     np.testing.assert_array_equal(found.binding, encoded.assignment.argmax(1))
@@ -85,7 +90,7 @@ def test_the_flat_range_of_the_released_scores():
     bank = scores.Bank(unit(rng.normal(size=(21, E))), rng.normal(size=(21, F)), np.ones(21, bool), np.arange(21) == 0)
     config = OvoadConfig(fusion=OvoadFusionConfig(mode="code_mean"))
     sure = {"logit_scale": np.float32(np.log(100))}
-    found = np.asarray(jax.jit(lambda *a: scores.frame_scores(config, sure, *a))(encoded, bank).group)
+    found = np.asarray(jax.jit(lambda *a: scores.frame_scores(objective(config), sure, *a))(encoded, bank).group)
     assert 0.04 < found.min() and 0.08 < found.max() < 0.122
 
 
@@ -94,8 +99,8 @@ def test_the_mask_in_use(squash):
     config = OvoadConfig(fusion=OvoadFusionConfig(background="mask"))
     config.loss.mask_squash = squash
     encoded, bank, _ = example()
-    plain = jax.jit(lambda *a: scores.frame_scores(OvoadConfig(), PARAMS, *a))(encoded, bank)
-    found = jax.jit(lambda *a: scores.frame_scores(config, PARAMS, *a))(encoded, bank)
+    plain = jax.jit(lambda *a: scores.frame_scores(objective(OvoadConfig()), PARAMS, *a))(encoded, bank)
+    found = jax.jit(lambda *a: scores.frame_scores(objective(config), PARAMS, *a))(encoded, bank)
     for b in range(B):
         likely = 1 + (bank.joint[1:] @ encoded.clip[b]).argmax()
         raw = encoded.assignment[b].T @ encoded.groups[b] @ bank.joint[likely]

@@ -10,6 +10,7 @@ from ovoad_toy import SMALL, batch_of, encode, loss, params_of, small, texts
 from vtjax.errors import VtjaxError
 from vtjax.methods.ovoad import task
 from vtjax.methods.ovoad.config import OvoadLossConfig
+from vtjax.methods.ovoad.task import OvoadObjective
 
 
 def example(config, count=4, seed=2):
@@ -145,9 +146,9 @@ def test_a_flat_mask_is_one_half_and_has_no_nan():
     assign["query"] = jax.tree.map(np.zeros_like, assign["query"])
     config.loss = OvoadLossConfig(mask_from="logits")
     out = encode(config, params, batch["features"], batch["valid"])
-    mask = task.background_mask(config, out, out.clip, 1.0)
+    mask = OvoadObjective(config, SMALL).background_mask(out, out.clip, 1.0)
     np.testing.assert_array_equal(mask, 0.5)
-    f = lambda p: task.loss(config, SMALL, p, batch, jax.random.key(0), True)["loss"][0]  # noqa: E731
+    f = lambda p: OvoadObjective(config, SMALL).loss(p, batch, jax.random.key(0), True)["loss"][0]  # noqa: E731
     gradient = jax.jit(jax.grad(f))(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
@@ -171,7 +172,7 @@ def test_a_mesh_changes_nothing():
     """The same loss on one device and on a batch split over two (the released dice loss does not have this)."""
     config = small()
     params, batch = params_of(config), example(config)
-    f = jax.jit(lambda p, b: task.loss(config, SMALL, p, b, jax.random.key(0), True)["loss"])
+    f = jax.jit(lambda p, b: OvoadObjective(config, SMALL).loss(p, b, jax.random.key(0), True)["loss"])
     alone = f(params, batch)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
     split = jax.device_put(batch, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
@@ -185,7 +186,7 @@ def test_windows_of_an_example_count_one_by_one():
     alone = loss(config, params, batch)["loss"]
     config.data.windows = 2
     pairs = {name: field.reshape(2, 2, *field.shape[1:]) for name, field in batch.items()}
-    spec = task.example_spec(config, SMALL)
+    spec = OvoadObjective(config, SMALL).example_spec()
     assert {name: field.shape[1:] for name, field in pairs.items()} == {name: s.shape for name, s in spec.items()}
     np.testing.assert_allclose(loss(config, params, pairs)["loss"], alone, rtol=1e-6)
 
@@ -195,14 +196,14 @@ def test_a_missing_field_is_told():
     batch = example(config)
     del batch["action"]
     with pytest.raises(VtjaxError, match="batch has no 'action'"):
-        task.loss(config, SMALL, params_of(config), batch, jax.random.key(0), False)
+        OvoadObjective(config, SMALL).loss(params_of(config), batch, jax.random.key(0), False)
 
 
 def test_the_loss_is_differentiable_in_every_parameter():
     config = small(hard=False, gumbel=False)
     config = dataclasses.replace(config, loss=OvoadLossConfig(focal=5.0))
     params, batch = params_of(config), example(config)
-    f = lambda p: task.loss(config, SMALL, p, batch, jax.random.key(0), False)["loss"][0]  # noqa: E731
+    f = lambda p: OvoadObjective(config, SMALL).loss(p, batch, jax.random.key(0), False)["loss"][0]  # noqa: E731
     gradient = jax.jit(jax.grad(f))(params)
     still = [k for k, v in jax.tree_util.tree_leaves_with_path(gradient) if not np.abs(v).max() > 0]
     # A bias of keys shifts all logits of a query alike; CLIP's own projection is not used in the space "eot".

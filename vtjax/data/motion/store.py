@@ -22,7 +22,7 @@ import numpy as np
 
 from vtjax.data.motion.clip import FEATURES, FPS, Caption, MotionClip
 from vtjax.data.motion.validate import check_features
-from vtjax.errors import VtjaxError, nearest
+from vtjax.errors import MissingSplit, VtjaxError, nearest
 
 VERSION = 1
 _FILES = ("meta.json", "clips.jsonl", "features.npy")
@@ -242,13 +242,13 @@ class MotionStore:
         return counts | {name: len(keys) for name, keys in self.meta.get("subsets", {}).items()}
 
     def split(self, name: str) -> list[int]:
-        """Indices of the clips of a split or subset, in order. Raises VtjaxError on an unknown one."""
+        """Indices of the clips of a split or subset, in order. Raises MissingSplit on an unknown one."""
         if name in self.meta.get("subsets", {}):
             position = {key: i for i, key in enumerate(self.keys)}
             return [position[key] for key in self.meta["subsets"][name]]
         found = [i for i, record in enumerate(self.records) if record.get("split") == name]
         if not found:
-            raise VtjaxError(f"{self.path}: no split {name!r}: {nearest(name, self.splits)}")
+            raise MissingSplit(f"{self.path}: no split {name!r}: {nearest(name, self.splits)}")
         return found
 
     def statistics(self, indices: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -29,7 +29,7 @@ from vtjax.data.video.container import VideoError
 from vtjax.data.video.source import ClipSource
 from vtjax.data.video.timed import Video
 from vtjax.data.video_records import VideoRecord, record_from_json
-from vtjax.errors import VtjaxError, nearest
+from vtjax.errors import MissingSplit, VtjaxError, nearest
 
 VERSION = 1
 _OPEN = 64  # array_record files held open
@@ -113,9 +113,9 @@ class VideoStore(ClipSource):
         return tuple(v["record"]["id"] for s in range(len(self._ends)) for v in self._sidecar(s)["videos"])
 
     def split(self, name: str) -> list[int]:
-        """Indices of the videos of a split. Raises VtjaxError on an unknown one."""
+        """Indices of the videos of a split. Raises MissingSplit on an unknown one."""
         if name not in self.meta["splits"]:
-            raise VtjaxError(f"{self.path}: no split {name!r}: {nearest(name, self.meta['splits'])}")
+            raise MissingSplit(f"{self.path}: no split {name!r}: {nearest(name, self.meta['splits'])}")
         entries = (v for s in range(len(self._ends)) for v in self._sidecar(s)["videos"])
         return [i for i, entry in enumerate(entries) if entry["record"].get("split", "") == name]
 

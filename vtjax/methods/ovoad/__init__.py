@@ -1,50 +1,37 @@
-"""OV-OAD: open-vocabulary online action detection trained from text (Zhao et al., NeurIPS 2024; papers/ovoad.md)."""
+"""OV-OAD: open-vocabulary online action detection trained from text (Zhao et al., NeurIPS 2024)."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vtjax.methods.method import Method
 
 
-class _Written:
-    """For the time being: pages and answers by the method's own functions, until they are made of the shared pieces."""
-
-    lines = ()
-
-    def __init__(self, write: Any):
-        self.write = self.save = write
-
-
-def method() -> Any:
-    """Gives the method to the registry."""
-    import types
-
+def method() -> Method:
+    """Gives OV-OAD to the registry."""
     from vtjax.methods.method import Method, Stage
-    from vtjax.methods.ovoad import config, evaluate, export, pipeline, predict, report, stream
-
-    def answer(run, given, answers):
-        given = {"live": False, **given}
-        return _Written(lambda output: [predict.command(run, types.SimpleNamespace(**given), output)])
+    from vtjax.methods.ovoad import config, embed, encoder, evaluate, page, pipeline, predict, stream
 
     return Method(
         name="ovoad",
         about="per-frame open-vocabulary action scores on a stream",
-        config=config.CONFIG,
+        config=config.OvoadConfig,
         stages={
-            pipeline.PRETRAIN: Stage(
-                pipeline.build_pretrain, lambda e: pipeline.clip_pipeline.abstract(pipeline.pretrain_experiment(e)),
-                wanted=lambda e: pipeline.has_stage(e.method),
+            encoder.PRETRAIN: Stage(
+                pipeline.build_pretrain,
+                pipeline.abstract_pretrain,
+                wanted=lambda experiment: encoder.has_stage(experiment.method),
             ),
-            "train": Stage(pipeline.build, pipeline.abstract, takes=(pipeline.PRETRAIN,)),
+            "train": Stage(pipeline.build, pipeline.abstract, takes=(encoder.PRETRAIN,)),
         },
-        stages_config=config.STAGES,
-        stream=stream.open_stream,
-        open=lambda experiment, work: None,
+        stages_config=config.OvoadStages,
+        open=embed.Opened,
         evaluate=evaluate.evaluate,
         predict=predict.predict,
-        answer=answer,
-        page=lambda run, results: _Written(lambda path: report.training_report(run, results)),
-        check=pipeline.settings.check,
-        layouts=export.LAYOUTS,
-        published=export.published,
-        levers=pipeline.LEVERS if hasattr(pipeline, "LEVERS") else {},
+        answer=predict.answer,
+        page=page.page,
+        check=pipeline.check,
+        stream=stream.open_stream,
+        watch=predict.watch,
     )

@@ -1,4 +1,4 @@
-"""What the method is measured against: zero-shot scores of the same frozen encoder, without training (ovoad.md 9, T1).
+"""What the method is measured against: zero-shot scores of the same frozen encoder, without training (paper, table 1).
 
 single frame            CLIP-I, the current frame alone
 mean of 8 frames        CLIP-II on the neighbouring frames
@@ -8,8 +8,7 @@ cluster of the frame    CLIP-III: of the window's frames, those that k-means put
 
 Each in several forms, as the choice moves the figure: cosines, cosines less a frame's mean over classes, or
 probabilities at the encoder's own scale with or without the background among the classes; of means, embeddings or
-probabilities may be averaged. The form is chosen on
-the validation split, where there is one, in favour of the baseline.
+probabilities may be averaged. The form is chosen on the validation split, where there is one, in the baseline's favour.
 """
 
 from __future__ import annotations
@@ -17,8 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from scipy.special import softmax
 
 from vtjax.encoders.clip import Encoder
+from vtjax.evals.embed import unit_rows
 from vtjax.methods.ovoad.scores import Bank
 
 NEAR = 8
@@ -27,29 +28,19 @@ _ROUNDS = 4  # of k-means; windows are small and two clusters settle at once
 Form = Callable[[np.ndarray], np.ndarray]
 
 
-def unit(x: np.ndarray) -> np.ndarray:
-    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
-
-
 def forms(bank: Bank, classes: int, scale: float) -> dict[str, Form]:
-    """Name -> cosines [L, C] to scores [L, C]; C classes, the background first."""
+    """Makes the forms: name -> function of cosines [L, C] to scores [L, C]; C classes, the background first."""
     background = np.asarray(bank.background)[:classes]
-
-    def softmax(cosines: np.ndarray, out: np.ndarray) -> np.ndarray:
-        logits = np.where(out, -np.inf, scale * cosines)
-        exact = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        return exact / exact.sum(axis=-1, keepdims=True)
-
     return {
-        "cosines": lambda cosines: cosines,
-        "centred cosines": lambda cosines: cosines - cosines.mean(axis=-1, keepdims=True),
-        "softmax": lambda cosines: softmax(cosines, np.zeros(classes, bool)),
-        "softmax over actions": lambda cosines: softmax(cosines, background),
+        "cosines": lambda rows: rows,
+        "centred cosines": lambda rows: rows - rows.mean(axis=-1, keepdims=True),
+        "softmax": lambda rows: softmax(scale * rows, axis=-1),
+        "softmax over actions": lambda rows: softmax(np.where(background, -np.inf, scale * rows), axis=-1),
     }
 
 
 def trailing_mean(rows: np.ndarray, count: int) -> np.ndarray:
-    """Mean of each row and the count - 1 before it, of as many as there are: [L, ...] -> the same, float64."""
+    """Averages each row and the count - 1 before it, as many as there are: [L, ...] -> the same, float64."""
     sums = np.concatenate([np.zeros((1, *rows.shape[1:])), np.cumsum(rows, axis=0, dtype=np.float64)])
     ends = np.arange(1, len(rows) + 1)
     starts = np.maximum(ends - count, 0)
@@ -57,7 +48,7 @@ def trailing_mean(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def cluster_mean(embeddings: np.ndarray, window: int) -> np.ndarray:
-    """Mean of the window's frames in the current frame's cluster, [L, E] -> [L, E].
+    """Averages the window's frames in the current frame's cluster, [L, E] -> [L, E].
 
     Two clusters by cosine, begun from the current frame and the one least like it; frames before the video are left
     out.
@@ -70,17 +61,19 @@ def cluster_mean(embeddings: np.ndarray, window: int) -> np.ndarray:
         for _ in range(_ROUNDS):
             own = frames @ centre >= frames @ other
             own[-1] = True
-            centre = unit(frames[own].mean(axis=0))
+            centre = unit_rows(frames[own].mean(axis=0))
             if own.all():
                 break
-            other = unit(frames[~own].mean(axis=0))
+            other = unit_rows(frames[~own].mean(axis=0))
         out[row] = centre
     return out
 
 
 def trailing_clips(rows: np.ndarray, frames: int) -> np.ndarray:
-    """[L, E] -> [L, frames, E]: of each row, `frames` of the neighbouring ones, evenly apart, itself the last; the
-    first is repeated before there are as many."""
+    """Takes of each row `frames` of the neighbouring ones, evenly apart, itself the last: [L, E] -> [L, frames, E].
+
+    The first is repeated before there are as many.
+    """
     back = max(NEAR // frames, 1) * np.arange(frames - 1, -1, -1)
     return rows[np.maximum(np.arange(len(rows))[:, None] - back, 0)]
 
@@ -94,25 +87,34 @@ def zero_shot_scores(
     window: int,
     encoder: Encoder | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Baseline -> form -> scores float [L, C] of one video, features [L, D]. encoder: with a way of its own to embed
-    clips, or None."""
-    embeddings = unit(np.asarray(features, np.float32) @ projection)
+    """Scores one video by every baseline: baseline -> form -> float [L, C].
+
+    Args:
+      features: [L, D].
+      projection: [D, E], into the encoder's joint space.
+      bank: with the encoder's own embeddings of the classes.
+      classes: C, the first of the bank.
+      scale: of the encoder's cosines.
+      window: frames.
+      encoder: with a way of its own to embed clips, or None.
+    """
+    embeddings = unit_rows(np.asarray(features, np.float32) @ projection)
     texts = np.asarray(bank.clip)[:classes]
     shapes = forms(bank, classes, scale)
-    scored = lambda rows: {name: form(unit(rows) @ texts.T) for name, form in shapes.items()}  # noqa: E731
-    found = {"zero-shot single frame": scored(embeddings)}
+    scored = lambda rows: {name: form(unit_rows(rows) @ texts.T) for name, form in shapes.items()}  # noqa: E731
+    systems = {"zero-shot single frame": scored(embeddings)}
     for name, count in ((f"zero-shot mean of {NEAR} frames", NEAR), ("zero-shot mean of the window", window)):
-        found[name] = {f"embeddings, {n}": s for n, s in scored(trailing_mean(embeddings, count)).items()}
+        systems[name] = {f"embeddings, {n}": s for n, s in scored(trailing_mean(embeddings, count)).items()}
         for form in ("softmax", "softmax over actions"):
-            probabilities = found["zero-shot single frame"][form]
-            found[name][f"probabilities, {form}"] = trailing_mean(probabilities, count)
+            probabilities = systems["zero-shot single frame"][form]
+            systems[name][f"probabilities, {form}"] = trailing_mean(probabilities, count)
     if encoder is not None and encoder.clip_frames:
         clips = trailing_clips(embeddings.astype(np.float32), encoder.clip_frames)
-        found["zero-shot clip of the last frames"] = scored(encoder.clips(clips))
-    found["zero-shot cluster of the frame"] = scored(cluster_mean(embeddings, window))
-    return found
+        systems["zero-shot clip of the last frames"] = scored(encoder.clips(clips))
+    systems["zero-shot cluster of the frame"] = scored(cluster_mean(embeddings, window))
+    return systems
 
 
 def best_forms(figures: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
-    """Baseline -> its form with the highest figure; the first of equals."""
+    """Chooses each baseline's form with the highest figure, the first of equals: baseline -> form."""
     return {name: max(by_form, key=lambda form: by_form[form]) for name, by_form in figures.items()}

@@ -14,7 +14,7 @@ from absl import logging
 from vtjax.config import Experiment
 from vtjax.data.video_records import VideoRecord
 from vtjax.encoders.frames import FrameEncoder
-from vtjax.errors import Problems, VtjaxError, nearest
+from vtjax.errors import MissingSplit, Problems, VtjaxError, nearest
 from vtjax.files import write_atomically
 from vtjax.methods.ovoad.captions import CaptionRecipe
 from vtjax.methods.ovoad.classes import ClassSet, named_classes, world_classes
@@ -28,9 +28,14 @@ from vtjax.worlds.workshop_streams import SPLITS, world_streams
 class FeatureVideo:
     """One video of L frames.
 
-    features: float [L, D]. spans: wordings of every annotated part, of which one is said at a time. labels: class of
-    every part, or -1. rows: of every part, [first, after the last); they may overlap. frame_span: int32 [L], the part
-    that is said of a frame, or -1. fps: frames per second. frames: gives the pictures uint8 [L, H, W, 3], or None.
+    Attributes:
+      features: float [L, D].
+      spans: wordings of every annotated part, of which one is said at a time.
+      labels: class of every part, or -1.
+      frame_span: int32 [L], the part that is said of a frame, or -1.
+      rows: of every part, [first, after the last); they may overlap.
+      fps: frames per second.
+      frames: gives the pictures uint8 [L, H, W, 3], or None.
     """
 
     key: str
@@ -55,8 +60,13 @@ class FeatureVideo:
         return table
 
 
+def annotated(videos: Sequence[FeatureVideo]) -> bool:
+    """Says whether any part of the videos has a class."""
+    return any(label > 0 for video in videos for label in video.labels)
+
+
 def rasterise(start: float, end: float, length: int, fps: float, rule: str) -> tuple[int, int]:
-    """Rows [begin, end) of a part given in seconds, among `length` (ovoad.md section 6.3).
+    """Converts a part given in seconds to rows [begin, end) among `length`.
 
     rule: "lstr": floor(fps s) to ceil(fps e) - 1. "early": the released code's, which begins one row earlier.
     """
@@ -73,9 +83,9 @@ def feature_video(
     fps: float,
     frames: Callable[[], np.ndarray] | None = None,
 ) -> FeatureVideo:
-    """parts: (first row, row after the last, wordings, class or -1); where they overlap the later one is said.
+    """Makes a video of its parts: (first row, row after the last, wordings, class or -1).
 
-    A part without wordings is scored against and never said.
+    Where parts overlap the later one is said; one without wordings is scored against and never said.
     """
     frame_span = np.full(len(features), -1, np.int32)
     for number, (begin, end, texts, _) in enumerate(parts):
@@ -90,23 +100,21 @@ def feature_video(
 def open_split(
     experiment: Experiment, work: pathlib.Path, split: str, encoder: FrameEncoder | None
 ) -> tuple[list[FeatureVideo], ClassSet, str]:
-    """Videos of a split, the classes their labels count in, and a fingerprint of the data.
+    """Opens a split: its videos, the classes that their labels count in, and a fingerprint of the data.
 
     Raises:
-      VtjaxError: unknown split, a folder that cannot be used, or features of another width than the model's.
+      MissingSplit: there is no such split.
+      VtjaxError: a folder that cannot be used, or features of another width than the model's.
     """
     config = experiment.method
-    if config.data.source == "world":
-        found = _world(experiment, work, split, encoder)
-    else:
-        found = _prepared(config, split)
-    wrong = next((v for v in found[0] if v.features.shape[1:] != (config.model.width,)), None)
+    opened = _world(experiment, work, split, encoder) if config.data.source == "world" else _prepared(config, split)
+    wrong = next((v for v in opened[0] if v.features.shape[1:] != (config.model.width,)), None)
     if wrong is not None:
         raise VtjaxError(
             f"{wrong.key}: features of {wrong.features.shape[1:]} values, but config.method.model.width="
             f"{config.model.width}; they must come from the encoder that the model is made for"
         )
-    return found
+    return opened
 
 
 def _world(
@@ -114,7 +122,7 @@ def _world(
 ) -> tuple[list[FeatureVideo], ClassSet, str]:
     config = experiment.method
     if split not in SPLITS:
-        raise VtjaxError(f"the workshop world: no split {split!r}: {nearest(split, SPLITS)}")
+        raise MissingSplit(f"the workshop world: no split {split!r}: {nearest(split, SPLITS)}")
     count = {"train": config.data.world_train, "val": config.data.val_size}.get(split, config.data.world_test)
     streams = world_streams(
         split, count, seed=config.data.world_seed, size=encoder.image_size, fps=config.data.fps,
@@ -182,19 +190,19 @@ def _parts(
     problems: Problems,
 ) -> list[tuple[int, int, Sequence[str], int]]:
     """What is said of the parts of a prepared video, by the caption recipe, in the order of their starts."""
-    found: list[tuple[float, float, str, int]] = []
+    said: list[tuple[float, float, str, int]] = []
     if data.captions == "sentences":
-        found += [(c.start, c.end, c.text, -1) for c in record.captions if c.start is not None]
+        said += [(c.start, c.end, c.text, -1) for c in record.captions if c.start is not None]
     for segment in record.segments:
         known = 0 <= segment.label < len(names)
         name = names[segment.label] if known else segment.text
         label = place.get(name, -1)
         if data.captions == "labels" or not record.captions:
-            found.append((segment.start, segment.end, name.replace("_", " "), label))
+            said.append((segment.start, segment.end, name.replace("_", " "), label))
         elif label >= 0:  # scored against, never said
-            found.append((segment.start, segment.end, "", label))
+            said.append((segment.start, segment.end, "", label))
     parts = []
-    for start, end, text, label in sorted(found):
+    for start, end, text, label in sorted(said):
         begin, stop = rasterise(start, end, length, data.fps, data.labels)
         if stop <= begin:
             problems.add(record.where, "a part lies outside its video")
@@ -236,7 +244,7 @@ def _balanced(places: list[tuple[int, int]], action: list[bool]) -> list[tuple[i
 
 
 def window_at(features: np.ndarray, row: int, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """The window that ends with `row`: float32 [window, D] and valid bool [window].
+    """Cuts out the window that ends with `row`: float32 [window, D] and valid bool [window].
 
     Before the video begins its first frame is repeated and not valid.
     """
@@ -249,7 +257,7 @@ def _worded(texts: tuple[str, ...], rng: np.random.Generator) -> tuple[str, ...]
 
 
 class TrainTransform:
-    """A window and the position's rng to one example of task.example_spec; picklable."""
+    """Makes one example (task.OvoadObjective.example_spec) of a window and the position's rng; picklable."""
 
     def __init__(self, config: OvoadConfig, tokenizer: Tokenizer, length: int):
         self.window, self.span = window_of(config.model), span_of(config.model)
@@ -269,12 +277,12 @@ class TrainTransform:
         """Further rows of the video, the last frames of windows; in parts of their own while there are any."""
         first = 0 if self.data.cold_start else self.window - 1
         shuffled = first + rng.permutation(len(video) - first)
-        taken, found, rest = {int(video.frame_span[row])}, [], []
+        taken, fresh, rest = {int(video.frame_span[row])}, [], []
         for other in map(int, shuffled):
             span = int(video.frame_span[other])
-            (rest if span in taken else found).append(other)
+            (rest if span in taken else fresh).append(other)
             taken.add(span)
-        return [*found, *rest, *[row] * self.data.windows][: self.data.windows - 1]
+        return [*fresh, *rest, *[row] * self.data.windows][: self.data.windows - 1]
 
     def _window(self, video: FeatureVideo, row: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         features, valid = window_at(video.features, row, self.window)

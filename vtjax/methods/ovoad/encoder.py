@@ -27,7 +27,7 @@ def has_stage(config: OvoadConfig) -> bool:
 
 
 def encoder_sizes(config: OvoadConfig) -> Sizes:
-    """Sizes of the encoder, without its weights where the configuration says them.
+    """Reads the sizes of the encoder, without its weights where the configuration says them.
 
     Raises:
       VtjaxError: sizes that do not go together, or other features than the model is wide.
@@ -44,7 +44,7 @@ def encoder_sizes(config: OvoadConfig) -> Sizes:
 
 
 def open_encoder(experiment: Experiment, work: pathlib.Path, dtype: Any = jnp.float32) -> FrameEncoder | None:
-    """The encoder of a run; None where features come prepared and no weights are named.
+    """Opens the encoder of a run; None where features come prepared and no weights are named.
 
     Raises:
       VtjaxError: the stage `pretrain` is not there yet, no readable weights, or sizes other than the configured ones.
@@ -73,7 +73,7 @@ def open_encoder(experiment: Experiment, work: pathlib.Path, dtype: Any = jnp.fl
 
 
 def tokenizer_of(encoder: FrameEncoder) -> Tokenizer:
-    """The tokenizer of the encoder's text tower.
+    """Gives the tokenizer of the encoder's text tower.
 
     Raises:
       VtjaxError: published weights that came without one.

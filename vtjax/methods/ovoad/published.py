@@ -14,24 +14,24 @@ import os
 import pathlib
 import pickle
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
 
-from vtjax import command_line
+from vtjax import command_line, methods, remote
 from vtjax.errors import VtjaxError
 from vtjax.evals.frame_detection import base_to_novel
-from vtjax.evals.protocol import Result
-from vtjax.files import write_atomically
-from vtjax.methods.ovoad import data, frame_sets, frame_splits, scores, task
+from vtjax.evals.protocol import Result, format_table, save_results
+from vtjax.files import as_path, write_atomically
+from vtjax.hosts import processes
+from vtjax.methods.ovoad import data, frame_sets, frame_splits, scores
 from vtjax.methods.ovoad.classes import ClassSet, named_classes
-from vtjax.methods.ovoad.embed import WINDOWS, Scorer, open_scorer
+from vtjax.methods.ovoad.embed import Scorer, open_scorer
 from vtjax.methods.ovoad.evaluate import Scored, full_results, score_videos
 from vtjax.methods.ovoad.frame_sets import FrameSet
 from vtjax.methods.ovoad.scores import Bank
-from vtjax.methods.ovoad.stream import CAPACITY
+from vtjax.training.recipe import stage_params
 
 flags.DEFINE_string("work_directory", None, "Work directory of vtjax.train.")
 flags.DEFINE_string("which", "last", 'Checkpoint: "last", a step, or a metric of config.train.best.')
@@ -46,7 +46,11 @@ flags.DEFINE_string("output", "", "JSON file; default results-<dataset>.json in 
 
 
 def open_set(dataset: str, targets: str, info: str = "", split: str = "") -> FrameSet:
-    """The named set. Raises VtjaxError: unknown, or its files are missing."""
+    """Opens the named set.
+
+    Raises:
+      VtjaxError: it is unknown, or its files are missing.
+    """
     if dataset == "thumos14":
         return frame_sets.thumos14(targets, split or "test")
     if dataset in ("epic-verb", "epic-noun"):
@@ -56,45 +60,57 @@ def open_set(dataset: str, targets: str, info: str = "", split: str = "") -> Fra
     return frame_sets.lstr_folder(targets, dataset, info, split or "test")
 
 
-def class_set(found: FrameSet, scorer: Scorer) -> ClassSet:
-    """The set's classes under its own names, with prompts made of its phrases; the ambiguous class is left out."""
-    ambiguous = next(iter(found.targets.values())).ambiguous
-    kept = [i for i in range(1, len(found.classes)) if i != ambiguous]
-    made = named_classes([found.phrases[i] for i in kept], scorer.config)
-    names = (found.classes[0], *(found.classes[i] for i in kept))
+def class_set(frames: FrameSet, scorer: Scorer) -> ClassSet:
+    """Makes the set's classes under its own names, with prompts made of its phrases, without the ambiguous class."""
+    ambiguous = next(iter(frames.targets.values())).ambiguous
+    kept = [i for i in range(1, len(frames.classes)) if i != ambiguous]
+    made = named_classes([frames.phrases[i] for i in kept], scorer.config)
+    names = (frames.classes[0], *(frames.classes[i] for i in kept))
     return dataclasses.replace(made, names=names)
 
 
-def feature_videos(found: FrameSet, folder: str | os.PathLike, width: int, fps: float) -> list[data.FeatureVideo]:
-    """Features of the set's videos, mapped from their files.
+def feature_videos(frames: FrameSet, folder: str | os.PathLike, width: int, fps: float) -> list[data.FeatureVideo]:
+    """Maps the features of the set's videos from their files.
 
-    Raises VtjaxError: a video without a file, a file that is no array of features, or another width than the model's.
+    Raises:
+      VtjaxError: a video without a file, a file that is no array of features, or another width than the model's.
     """
     folder = pathlib.Path(folder)
-    absent = [video for video in found.targets if not (folder / f"{video}.npy").is_file()]
+    absent = [video for video in frames.targets if not (folder / f"{video}.npy").is_file()]
     if absent:
         some = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
-        raise VtjaxError(f"{folder}: no features of {len(absent)} of {len(found.targets)} videos: {some}")
+        raise VtjaxError(f"{folder}: no features of {len(absent)} of {len(frames.targets)} videos: {some}")
     videos = []
-    for video in found.targets:
+    for video in frames.targets:
         path = folder / f"{video}.npy"
         try:
             rows = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise VtjaxError(f"{path}: not an array of features: {error}") from None
         if rows.ndim != 2 or not len(rows) or rows.dtype.kind != "f" or rows.shape[1] != width:
-            found_shape = f"{rows.dtype} {list(rows.shape)}"
-            raise VtjaxError(f"{path}: float [rows, {width}] is expected, the model's width, found {found_shape}")
+            kind = f"{rows.dtype} {list(rows.shape)}"
+            raise VtjaxError(f"{path}: float [rows, {width}] is expected, the model's width, not {kind}")
         videos.append(data.feature_video(video, rows, [], fps))
     return videos
 
 
-def score_set(run: Any, found: FrameSet, features: str | os.PathLike, every: bool = True) -> tuple[Scorer, Scored]:
-    """A run's scores of every row of a set."""
-    scorer = open_scorer(run.experiment, run.work)
+def score_set(
+    scorer: Scorer, params: dict, frames: FrameSet, features: str | os.PathLike, every: bool = True
+) -> Scored:
+    """Scores every row of a set.
+
+    Args:
+      scorer, params: of a run.
+      frames: the set.
+      features: folder of its features.
+      every: also by the branches' other fusions.
+
+    Raises:
+      VtjaxError: features that cannot be used.
+    """
     config = scorer.config
-    videos = feature_videos(found, features, config.model.width, config.data.fps)
-    return scorer, score_videos(scorer, run.params, videos, class_set(found, scorer), every, dict(found.targets))
+    videos = feature_videos(frames, features, config.model.width, config.data.fps)
+    return score_videos(scorer, params, videos, class_set(frames, scorer), every, dict(frames.targets))
 
 
 def novel_results(
@@ -104,47 +120,33 @@ def novel_results(
     splits: Mapping[str, Sequence[Sequence[str]]] = frame_splits.THUMOS14,
     protocol: str = "ovoad",
 ) -> list[Result]:
-    """Base-to-novel splits: for each, classes are its unseen ones and the background. Windows are encoded once."""
-    banks: dict[tuple[str, ...], Bank] = {}
+    """Scores base-to-novel splits (paper, table 3): of each, classes are its unseen ones and the background.
+
+    Windows are encoded once for all splits.
+    """
     names, prompts = scored.classes.names, dict(zip(scored.classes.names, scored.classes.prompts, strict=True))
+    banks: dict[tuple[str, ...], Bank] = {}
     for unseen in (u for lists in splits.values() for u in lists):
         listed = (names[0], *(n for n in names[1:] if n in set(unseen)))
-        own = ClassSet(listed, tuple(prompts[n] for n in listed), np.zeros(len(listed), bool))
-        banks[listed] = scorer.bank(params, own, max(CAPACITY, len(listed)))
-    tables = _with_banks(scorer, params, scored.videos, banks)
+        classes = ClassSet(listed, tuple(prompts[n] for n in listed), np.zeros(len(listed), bool))
+        banks[listed] = scorer.bank(params, classes)
+
+    @jax.jit
+    def fused(given: tuple[dict, list[Bank]], batch: tuple[jax.Array, jax.Array]) -> list[jax.Array]:
+        (params, own), (features, valid) = given, batch
+        encoded = scorer.objective.encode_window(params, features, valid)
+        clips = [scorer.encoder_scores(features, valid, bank) for bank in own]
+        pairs = zip(own, clips, strict=True)
+        return [scores.frame_scores(scorer.objective, params, encoded, bank, clip).fused for bank, clip in pairs]
+
+    rows = scorer.over_windows(fused, params, list(banks.values()), [v.features for v in scored.videos])
+    keys, ends = [v.key for v in scored.videos], np.cumsum([len(v) for v in scored.videos])[:-1]
+    tables = {listed: dict(zip(keys, np.split(x, ends), strict=True)) for listed, x in zip(banks, rows, strict=True)}
     return base_to_novel(lambda listed: tables[listed], scored.targets, splits, protocol)
 
 
-def _with_banks(
-    scorer: Scorer, params: dict, videos: Sequence[data.FeatureVideo], banks: Mapping[tuple[str, ...], Bank]
-) -> dict[tuple[str, ...], dict[str, np.ndarray]]:
-    """Class list -> video -> scores [L, C]."""
-    config = scorer.config
-
-    @jax.jit
-    def encode(params: dict, features: jax.Array, valid: jax.Array) -> task.Encoded:
-        return task.encode_window(config, scorer.sizes, params, features, valid, dtype=scorer.dtype)
-
-    @jax.jit
-    def fuse(params: dict, encoded: task.Encoded, features: jax.Array, valid: jax.Array, bank: Bank) -> jax.Array:
-        clip = scorer.encoder_scores(features, valid, bank) if config.fusion.clip else None
-        return scores.frame_scores(config, params, encoded, bank, clip).fused
-
-    parts: dict[tuple[str, ...], dict[str, list[np.ndarray]]] = {listed: {} for listed in banks}
-    for video in videos:
-        for first in range(0, len(video), WINDOWS):
-            rows = np.minimum(np.arange(first, first + WINDOWS), len(video) - 1)
-            pairs = [data.window_at(video.features, row, scorer.window) for row in rows]
-            features, valid = np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
-            encoded = encode(params, features, valid)
-            for listed, bank in banks.items():
-                table = np.asarray(fuse(params, encoded, features, valid, bank))[: len(video) - first, : len(listed)]
-                parts[listed].setdefault(video.key, []).append(table)
-    return {listed: {k: np.concatenate(v) for k, v in own.items()} for listed, own in parts.items()}
-
-
 def prediction_tables(scored: Scored) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """(scores, targets) by video in the targets' columns; the ambiguous class, which is not scored, is 0."""
+    """Gives (scores, targets) by video in the targets' columns; the ambiguous class, which is not scored, is 0."""
     tables, truth = {}, {}
     for video, own in scored.targets.items():
         columns = [own.classes.index(name) for name in scored.classes.names]
@@ -168,9 +170,6 @@ def write_predictions(
 
 
 def published(_: Sequence[str]) -> int:
-    from vtjax.evals.protocol import format_table, save_results
-    from vtjax.runs import Run
-
     command_line.quiet_libraries()
     options = flags.FLAGS
     missing = [name for name in ("work_directory", "dataset", "targets", "features") if not getattr(options, name)]
@@ -178,16 +177,23 @@ def published(_: Sequence[str]) -> int:
         raise VtjaxError(f"--{missing[0]} is needed; --help says what it is")
     if options.base_to_novel and options.dataset != "thumos14":
         raise VtjaxError("--base_to_novel: the published splits are of thumos14")
-    run = Run(options.work_directory, options.which)
-    found = open_set(options.dataset, options.targets, options.info, options.split)
-    print(found.coverage.report())
-    scorer, scored = score_set(run, found, options.features)
-    results = full_results(scorer, run.params, scored)
+    if not as_path(options.work_directory).is_dir():
+        raise VtjaxError(f"{options.work_directory}: no such work directory; `python -m vtjax.train` makes one")
+    work = remote.local(options.work_directory, processes.index_of())
+    remote.fetch(work)
+    experiment = methods.load_experiment(work / "config.json")
+    if experiment.name != "ovoad":
+        raise VtjaxError(f"{options.work_directory}: a run of {experiment.name!r}; one of 'ovoad' is expected")
+    frames = open_set(options.dataset, options.targets, options.info, options.split)
+    print(frames.coverage.report())
+    scorer, params = open_scorer(experiment, work), stage_params(work, "train", options.which)
+    scored = score_set(scorer, params, frames, options.features)
+    results = full_results(scorer, params, scored)
     if options.base_to_novel:
-        results += novel_results(scorer, run.params, scored)
+        results += novel_results(scorer, params, scored)
     print(format_table(results))
-    print(f"\npapers give {found.metric}, by {' and '.join(found.protocols)}")
-    path = pathlib.Path(options.output or run.work / f"results-{options.dataset}.json")
+    print(f"\npapers give {frames.metric}, by {' and '.join(frames.protocols)}")
+    path = pathlib.Path(options.output or work / f"results-{options.dataset}.json")
     save_results(path, results)
     print(f"written: {path}")
     if options.predictions:

@@ -165,7 +165,7 @@ def init(config: OvoadConfig, sizes: ClipConfig) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from vtjax.methods.ovoad import task
+    from vtjax.methods.ovoad.task import OvoadObjective
 
     length = config.model.past + config.model.near
     batch = {
@@ -173,7 +173,7 @@ def init(config: OvoadConfig, sizes: ClipConfig) -> dict[str, Any]:
         "valid": jnp.ones((1, length), bool),
         "current_ids": jnp.zeros((1, 2), jnp.int32),
     }
-    return task.init(config, sizes, jax.random.key(0), batch)
+    return OvoadObjective(config, sizes).init(jax.random.key(0), batch)
 
 
 def detect(source: Source) -> bool:

@@ -1,4 +1,4 @@
-"""Per-frame scores of classes: the branches of OV-OAD and their fusion (ovoad.md sections 3.5 and 7)."""
+"""Scores of the last frame of windows: the branches of OV-OAD (eq. 3 of the paper) and their fusion."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from vtjax.losses.contrastive import unit
-from vtjax.methods.ovoad import task
-from vtjax.methods.ovoad.config import OvoadConfig
-from vtjax.methods.ovoad.task import Encoded
+from vtjax.methods.ovoad.config import OvoadFusionConfig
+from vtjax.methods.ovoad.task import Encoded, OvoadObjective
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -22,8 +21,12 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 class Bank:
     """Embeddings of C classes, of which those that are not `valid` only fill it up.
 
-    joint: float32 [C, E], unit. current: [C, F], not normalised. valid: bool [C]. background: bool [C], no action.
-    clip: [C, Ec], unit, by the encoder's own text tower, or None.
+    Attributes:
+      joint: float32 [C, E], unit.
+      current: [C, F], not normalised.
+      valid: bool [C].
+      background: bool [C], no action.
+      clip: [C, Ec], unit, by the encoder's own text tower, or None.
     """
 
     joint: jax.Array
@@ -38,9 +41,12 @@ class Bank:
 class Scores:
     """Of the last frame of B windows, float32; 0 for classes that are not valid. N clustered frames, k groups.
 
-    fused: [B, C], the answer. group, current, clip (or None): [B, C], the branches as they enter the fusion.
-    mapping: [B, k, C], cosines of groups and classes. binding: int32 [B, N], the group of every clustered frame.
-    actionness: [B, N], the predicted background mask, 1 for action.
+    Attributes:
+      fused: [B, C], the answer.
+      group, current, clip: [B, C], the branches as they enter the fusion; clip may be None.
+      mapping: [B, k, C], cosines of groups and classes.
+      binding: int32 [B, N], the group of every clustered frame.
+      actionness: [B, N], the predicted background mask, 1 for action.
     """
 
     fused: jax.Array
@@ -53,31 +59,42 @@ class Scores:
 
 
 def frame_scores(
-    config: OvoadConfig, params: Mapping[str, Any], encoded: Encoded, bank: Bank, clip: jax.Array | None = None
+    objective: OvoadObjective,
+    params: Mapping[str, Any],
+    encoded: Encoded,
+    bank: Bank,
+    clip: jax.Array | None = None,
+    fusion: OvoadFusionConfig | None = None,
 ) -> Scores:
-    """Scores of the windows' last frames by config.fusion.
-
-    params: of the model, for its learnt scales. clip: probabilities float32 [B, C] of the encoder's own zero-shot
-    scores (`zero_shot`, their mean over the window), needed where fusion.clip is not 0.
+    """Scores the windows' last frames.
 
     In mode "paper" scores are cosines, weighted and added up; in the others they are probabilities over the valid
     classes, the background among them, and the fusion is their weighted mean.
+
+    Args:
+      objective: of the run.
+      params: of the model, for its learnt scales.
+      encoded: B windows.
+      bank: C classes.
+      clip: probabilities float32 [B, C] of the encoder's own zero-shot scores (`zero_shot`, their mean over the
+        window), needed where fusion.clip is not 0.
+      fusion: default that of the configuration.
     """
-    fusion = config.fusion
-    scale = task.scale_of(params, "logit_scale", config)
+    fusion = objective.config.fusion if fusion is None else fusion
+    scale = objective.scale_of(params, "logit_scale")
     mapping = jnp.einsum("bke,ce->bkc", encoded.groups, bank.joint, precision=_HIGHEST)
     binding = jnp.argmax(encoded.assignment, axis=1).astype(jnp.int32)
-    own = jnp.take_along_axis(mapping, binding[:, -1][:, None, None], axis=1)[:, 0]
+    bound = jnp.take_along_axis(mapping, binding[:, -1][:, None, None], axis=1)[:, 0]
     whole = jnp.einsum("be,ce->bc", encoded.clip, bank.joint, precision=_HIGHEST)
     cosine = jnp.einsum("bf,cf->bc", unit(encoded.current), unit(bank.current), precision=_HIGHEST)
     if fusion.mode == "paper":
-        group, current = own, cosine
+        group, current = bound, cosine
     elif fusion.mode == "calibrated":
-        group, current = (_softmax(scale * x, bank.valid) for x in (own, cosine))
+        group, current = (_softmax(scale * x, bank.valid) for x in (bound, cosine))
     else:
         # Classes that the clip as a whole is not among the nearest `top` of are out; then the softmax is taken twice.
         kept = whole >= _nth_largest(jnp.where(bank.valid, whole, -jnp.inf), fusion.top)
-        group = _softmax(_softmax(scale * own, bank.valid[None] & kept), bank.valid)
+        group = _softmax(_softmax(scale * bound, bank.valid[None] & kept), bank.valid)
         dots = jnp.einsum("bf,cf->bc", encoded.current, bank.current, precision=_HIGHEST)
         current = _softmax(dots, bank.valid)
     branches = [(fusion.group, group), (fusion.current, current)]
@@ -85,21 +102,15 @@ def frame_scores(
         branches.append((fusion.clip, clip))
     total = sum(weight for weight, _ in branches)
     fused = sum(weight / total * branch for weight, branch in branches)
-    actionness = _actionness(config, encoded, bank, whole, scale)
+    # The mask as trained; the window's caption, unknown in use, is the action that the window is most like.
+    likely = jnp.argmax(jnp.where(bank.valid & ~bank.background, whole, -jnp.inf), axis=-1)
+    actionness = objective.background_mask(encoded, bank.joint[likely], scale)
     if fusion.background == "mask":
         fused = jnp.where(bank.background, fused, fused * actionness[:, -1:])
-    shown = lambda x: None if x is None else jnp.where(bank.valid, x, 0.0)  # noqa: E731
-    return Scores(
-        shown(fused), shown(group), shown(current), shown(clip), shown(mapping), binding, actionness
-    )  # fmt: skip
-
-
-def _actionness(
-    config: OvoadConfig, encoded: Encoded, bank: Bank, whole: jax.Array, scale: jax.Array
-) -> jax.Array:
-    """The background mask as trained; the window's caption, unknown in use, is the action it is most like."""
-    likely = jnp.argmax(jnp.where(bank.valid & ~bank.background, whole, -jnp.inf), axis=-1)
-    return task.background_mask(config, encoded, bank.joint[likely], scale)
+    fused, group, current, clip, mapping = (
+        None if x is None else jnp.where(bank.valid, x, 0.0) for x in (fused, group, current, clip, mapping)
+    )
+    return Scores(fused, group, current, clip, mapping, binding, actionness)
 
 
 def zero_shot(
@@ -110,10 +121,14 @@ def zero_shot(
     valid: jax.Array,
     form: str = "standard",
 ) -> jax.Array:
-    """Probabilities of classes by the pretrained encoder alone, frame by frame.
+    """Computes probabilities of classes by the pretrained encoder alone, frame by frame.
 
     Args:
-      features: [..., D], before the projection [D, Ec]. classes: [C, Ec], unit. valid: bool [C].
+      features: [..., D], before the projection.
+      projection: [D, Ec].
+      classes: [C, Ec], unit.
+      scale: of the cosines.
+      valid: bool [C].
       form: "standard": cosines after the projection; "code": features are normalised before and not after it.
 
     Returns:

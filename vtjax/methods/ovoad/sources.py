@@ -24,13 +24,14 @@ _FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 
 
 class Source:
-    """Base: iterable over (seconds or None, frame or features)."""
+    """Gives (seconds or None, frame or features) one after another; the base of all sources."""
 
     name = ""
     fps: float | None = None
     end: float | None = None
     live = False  # ends when it is stopped
     paced = False  # goes on while it is not read
+    damage = ""  # what was wrong with it, known when it is through
 
     def __iter__(self) -> Iterator[tuple[float | None, np.ndarray]]:
         """Once through the source."""
@@ -60,7 +61,7 @@ class FileSource(Source):
 
     @property
     def damage(self) -> str:
-        """What was found wrong with the file, "" for nothing."""
+        """What was wrong with the file, "" for nothing."""
         return self._reader.damage
 
     def close(self) -> None:
@@ -179,8 +180,8 @@ class FeatureSource(Source):
         except (OSError, ValueError, EOFError) as error:
             raise VtjaxError(f"{path}: not an array of features: {error}") from None
         if self.features.ndim != 2 or not len(self.features) or self.features.dtype.kind != "f":
-            found = f"{self.features.dtype} {list(self.features.shape)}"
-            raise VtjaxError(f"{path}: features float [frames, values] are expected, found {found}")
+            kind = f"{self.features.dtype} {list(self.features.shape)}"
+            raise VtjaxError(f"{path}: features float [frames, values] are expected, not {kind}")
         self.fps = fps
 
     def __iter__(self) -> Iterator[tuple[float | None, np.ndarray]]:
@@ -191,12 +192,16 @@ class FeatureSource(Source):
 def open_source(
     where: str, *, rate: float, fps: float | None = None, raw_size: tuple[int, int] | None = None
 ) -> Source:
-    """The source that a command line names.
+    """Opens the source that a command line names.
 
-    where: a video file, a .npy of features, "camera:0", or "-" for standard input. rate: of the model, per second.
-    fps: of features and of raw frames. raw_size: (height, width) of raw frames on standard input.
+    Args:
+      where: a video file, a .npy of features, "camera:0", or "-" for standard input.
+      rate: of the model, per second.
+      fps: of features and of raw frames.
+      raw_size: (height, width) of raw frames on standard input.
 
-    Raises VtjaxError: no such file or camera, or fps given or missing where it should not be.
+    Raises:
+      VtjaxError: no such file or camera, or fps given or missing where it should not be.
     """
     camera = re.fullmatch(r"camera(?::(\d+))?", where)
     raw = where == "-" and raw_size is not None

@@ -46,9 +46,9 @@ def random_model(dtype: str = "float32", preset: str = "ViT-B/16", dntr: str = "
     from vtjax.encoders.clip import Encoder
     from vtjax.encoders.frames import FrameEncoder
     from vtjax.encoders.image import ImageTransform
-    from vtjax.methods.ovoad import task
     from vtjax.methods.ovoad.config import OvoadConfig
     from vtjax.methods.ovoad.embed import Scorer
+    from vtjax.methods.ovoad.task import OvoadObjective
     from vtjax.nn.clip import Clip, clip_config
     from vtjax.text.tokenizer import WordTokenizer
 
@@ -59,15 +59,15 @@ def random_model(dtype: str = "float32", preset: str = "ViT-B/16", dntr: str = "
     )
     kind = jnp.dtype(dtype)
     tokenizer = WordTokenizer.from_texts(["a photo of action class background"], oov_buckets=64)
-    spec = task.example_spec(config, sizes)
-    batch = {name: jnp.zeros((1, *s.shape), s.dtype) for name, s in spec.items()}
-    params = random_weights(lambda: task.init(config, sizes, jax.random.key(0), batch, kind))
+    objective = OvoadObjective(config, sizes, kind)
+    batch = {name: jnp.zeros((1, *s.shape), s.dtype) for name, s in objective.example_spec().items()}
+    params = random_weights(lambda: objective.init(jax.random.key(0), batch))
     pixels = jnp.zeros((1, sizes.vision.image_size, sizes.vision.image_size, 3))
     ids = jnp.zeros((1, sizes.text.context_length), jnp.int32)
     towers = random_weights(lambda: Clip(sizes).init(jax.random.key(0), pixels, ids)["params"])
     image = ImageTransform(sizes.vision.image_size, "squash")
     encoder = FrameEncoder(Encoder(sizes, towers, tokenizer, image, kind), config.encoder.feature)
-    return Scorer(config, sizes, tokenizer, encoder, kind), params
+    return Scorer(objective, tokenizer, encoder), params
 
 
 def time_steps(live: Any, make: Any, steps: int) -> dict[str, float]:

@@ -7,8 +7,7 @@
 
 The state has one fixed shape, the window of each stream and how much of it is filled, so that a step is compiled once.
 Class lists are padded to a capacity and can be exchanged at any time; only one longer than the capacity compiles anew.
-Nothing is kept between steps but features: positions are relative to the window, so keys and values cannot be (ovoad.md
-section 7).
+Nothing is kept between steps but features: positions are relative to the window, so keys and values cannot be.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import numpy as np
 
 from vtjax.errors import VtjaxError
 from vtjax.methods.ovoad.classes import ClassSet, named_classes
-from vtjax.methods.ovoad.config import window_of
+from vtjax.methods.ovoad.embed import Scorer
 from vtjax.methods.ovoad.resample import Resampler, Tick
 from vtjax.methods.ovoad.sources import Source
 from vtjax.nn.inference import float32_sums
@@ -36,8 +35,12 @@ CAPACITY = 32  # classes that a stream has room for at least; more where the lis
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StreamState:
-    """features: float32 [B, T, D], oldest first, filled up on the left with a stream's first. filled: int32 [B], frames
-    that a stream has had, at most T."""
+    """The windows of B streams.
+
+    Attributes:
+      features: float32 [B, T, D], oldest first, filled up on the left with a stream's first.
+      filled: int32 [B], frames that a stream has had, at most T.
+    """
 
     features: jax.Array
     filled: jax.Array
@@ -50,12 +53,18 @@ class StreamState:
 
 
 def empty_state(streams: int, window: int, width: int) -> StreamState:
-    """State of streams that have had nothing."""
+    """Makes the state of streams that have had nothing."""
     return StreamState(jnp.zeros((streams, window, width), jnp.float32), jnp.zeros((streams,), jnp.int32))
 
 
 def advance(state: StreamState, new: jax.Array, active: jax.Array, fresh: jax.Array) -> StreamState:
-    """One frame later. new: float32 [B, D]; active: bool [B], streams that have one; fresh: bool [B], which begin."""
+    """Moves on by one frame.
+
+    Args:
+      new: float32 [B, D].
+      active: bool [B], streams that have a new one.
+      fresh: bool [B], streams that begin with it.
+    """
     window = state.features.shape[1]
     begins = fresh | (state.filled == 0)
     moved = jnp.concatenate([state.features[:, 1:], new[:, None]], axis=1)
@@ -66,7 +75,7 @@ def advance(state: StreamState, new: jax.Array, active: jax.Array, fresh: jax.Ar
 
 
 def placed(params: dict, dtype: Any) -> dict:
-    """The parameters on the device, once for all steps, with matrices in the type that they are multiplied in.
+    """Puts parameters on the device, once for all steps, with matrices in the type that they are multiplied in.
 
     The modules would convert them to the same at every step, which for one stream takes longer than the products.
     """
@@ -89,7 +98,7 @@ class _Step:
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(scorer: Any) -> _Step:
+def _compiled(scorer: Scorer) -> _Step:
     """Shared by all streams of a scorer, so that opening another compiles nothing."""
     encode = None if scorer.encoder is None else jax.jit(float32_sums(scorer.encoder.apply))
     return _Step(jax.jit(advance), jax.jit(float32_sums(scorer.score)), encode)
@@ -97,11 +106,18 @@ def _compiled(scorer: Any) -> _Step:
 
 @dataclasses.dataclass(frozen=True)
 class FrameScore:
-    """What is said of one moment of one stream; arrays are numpy, C classes with the background first.
+    """The scores of one moment of one stream; arrays are numpy, C classes with the background first.
 
-    time: seconds on the stream's clock. names: of the classes. scores: float32 [C], the answer. group, current, clip:
-    float32 [C], the branches (clip None where it is off). actionness: in [0, 1], the predicted mask at this frame.
-    binding: the group that the frame belongs to; mapping: float32 [k, C], cosines of all groups and classes.
+    Attributes:
+      stream, step: their numbers, from 0.
+      time: seconds on the stream's clock.
+      names: of the classes.
+      scores: float32 [C], the answer.
+      group, current, clip: float32 [C], the branches; clip is None where it is off.
+      actionness: in [0, 1], the predicted mask at this frame.
+      binding: the group that the frame belongs to.
+      mapping: float32 [k, C], cosines of all groups and classes.
+      item: the frame or features, where they are kept.
     """
 
     stream: int
@@ -118,31 +134,23 @@ class FrameScore:
     item: Any = dataclasses.field(default=None, repr=False, compare=False)
 
     def best(self) -> tuple[str, float]:
-        """The class with the highest score, the background among them."""
+        """Gives the class with the highest score, the background among them."""
         place = int(self.scores.argmax())
         return self.names[place], float(self.scores[place])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dict: stream, time, scores by class, actionness and group."""
+        """Gives a plain dict: stream, time, scores by class, actionness and group."""
         scores = {name: round(float(s), 6) for name, s in zip(self.names, self.scores, strict=True)}
         record = {"time": round(self.time, 3), "scores": scores, "actionness": round(self.actionness, 4)}
         return {"stream": self.stream, **record, "group": self.binding}
 
 
 class LiveScorer:
-    """`streams` live streams of one model.
-
-    scorer: methods.ovoad.embed.Scorer. classes: names, or a ClassSet with prompts. fps: of the sources, where frames
-    come without times; one number, or one a stream. start: the time at which the sources begin; None: their first
-    frame's. Features of a source whose fps is the model's rate are taken as they come.
-
-    Raises:
-      VtjaxError: no classes, one twice, or rates that are no rates.
-    """
+    """Live streams of one model. Features of a source whose fps is the model's rate are taken as they come."""
 
     def __init__(
         self,
-        scorer: Any,
+        scorer: Scorer,
         params: dict,
         classes: Sequence[str] | ClassSet,
         *,
@@ -152,28 +160,39 @@ class LiveScorer:
         capacity: int = 0,
         keep_items: bool = False,
     ):
+        """Opens the streams.
+
+        Args:
+          scorer: of a run.
+          params: of its model.
+          classes: names, or a ClassSet with prompts.
+          streams: their number.
+          fps: of the sources, where frames come without times; one number, or one a stream.
+          start: the time in seconds at which the sources begin; None: their first frame's.
+          capacity: classes that there is room for, at least.
+          keep_items: whether scores carry the frame that they are of.
+
+        Raises:
+          VtjaxError: no classes, one twice, or rates that are no rates.
+        """
         if streams < 1:
             raise VtjaxError(f"streams={streams}: at least one is expected")
         rates = list(fps) if isinstance(fps, Sequence) else [fps] * streams
         if len(rates) != streams:
             raise VtjaxError(f"{len(rates)} rates for {streams} streams; one each, or one number for all")
         self.scorer, self.streams = scorer, streams
-        self.params = placed(params, scorer.dtype)
-        self.config = scorer.config
-        self.rate = self.config.data.fps
-        self.window, self.width = window_of(self.config.model), self.config.model.width
+        self.params = placed(params, scorer.objective.dtype)
+        self.rate, self.width = scorer.config.data.fps, scorer.config.model.width
         self._keep = keep_items
         self._resamplers = [Resampler(self.rate, rate, start) for rate in rates]
         self._steps = [0] * streams
-        self._state = empty_state(streams, self.window, self.width)
+        self._state = empty_state(streams, scorer.objective.window, self.width)
         self._step = _compiled(scorer)
         self._vision = None
         if scorer.encoder is not None:
             self._vision = placed(scorer.encoder.params["vision"], scorer.encoder.encoder.dtype)
         self._capacity = capacity
         self.set_classes(classes)
-
-    # -- classes -------------------------------------------------------------------------------------------------
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -183,26 +202,29 @@ class LiveScorer:
     def set_classes(self, classes: Sequence[str] | ClassSet) -> None:
         """Exchanges the class list; the next step uses it. Nothing is compiled anew unless it exceeds the capacity.
 
-        Raises VtjaxError: an empty list, an empty name, or one that is given twice.
+        Raises:
+          VtjaxError: an empty list, an empty name, or one that is given twice.
         """
         if isinstance(classes, str):
             raise VtjaxError(f"classes={classes!r}: a list of names is expected, not one text")
-        new = classes if isinstance(classes, ClassSet) else named_classes(classes, self.config)
+        new = classes if isinstance(classes, ClassSet) else named_classes(classes, self.scorer.config)
         capacity = max(self._capacity, CAPACITY)
         while capacity < len(new):
             capacity *= 2
-        bank = self.scorer.bank(self.params, new, capacity)
-        self._classes, self._capacity, self._bank = new, capacity, bank
-
-    # -- frames --------------------------------------------------------------------------------------------------
+        self._bank = self.scorer.bank(self.params, new, capacity)
+        self._classes, self._capacity = new, capacity
 
     def push(self, item: np.ndarray, time: float | None = None, stream: int = 0) -> list[FrameScore]:
-        """One frame uint8 [H, W, 3] or one feature vector [D] of a stream; scores of the steps that it makes ready.
+        """Takes one item of a stream and gives the scores of the steps that it makes ready.
 
-        time: seconds on the source's clock; may be left out where the stream knows its fps.
+        Args:
+          item: a frame uint8 [H, W, 3] or features float [D].
+          time: seconds on the source's clock; may be left out where the stream knows its fps.
+          stream: its number.
 
-        Raises VtjaxError: another shape, type or width, a value that is not finite, a time that goes back, or neither
-        time nor fps.
+        Raises:
+          VtjaxError: another shape, type or width, a value that is not finite, a time that goes back, or neither time
+            nor fps.
         """
         if not 0 <= stream < self.streams:
             raise VtjaxError(f"stream {stream} of {self.streams}; they count from 0")
@@ -214,9 +236,10 @@ class LiveScorer:
     def push_all(
         self, items: Sequence[np.ndarray | None], times: Sequence[float | None] | None = None
     ) -> list[FrameScore]:
-        """One item of every stream, None where there is none; their steps are computed together.
+        """Takes one item of every stream, None where there is none; their steps are computed together.
 
-        Raises VtjaxError as `push`; no stream has taken its item then.
+        Raises:
+          VtjaxError: as `push`; no stream has taken its item then.
         """
         times = [None] * self.streams if times is None else times
         if len(items) != self.streams or len(times) != self.streams:
@@ -229,11 +252,13 @@ class LiveScorer:
         return self._drain([[] if item is None else self._resamplers[n].push(item, time) for n, (item, time) in pairs])
 
     def finish(self, end: float | None = None) -> list[FrameScore]:
-        """Scores of the moments that are left before `end` (default: half a frame after the last); streams begin anew
-        with what is pushed next."""
-        found = self._drain([r.finish(end) for r in self._resamplers])
+        """Scores the moments that are left before `end`, default half a frame after the last.
+
+        Streams begin anew with what is pushed next.
+        """
+        scores = self._drain([r.finish(end) for r in self._resamplers])
         self.reset()
-        return found
+        return scores
 
     def reset(self, stream: int | None = None) -> None:
         """Forgets what a stream (None: every stream) has had."""
@@ -242,7 +267,11 @@ class LiveScorer:
             self._steps[number] = 0
 
     def run(self, source: Source) -> Iterator[FrameScore]:
-        """Scores of a whole source as it goes, for one stream; closes it at its end."""
+        """Scores a whole source as it goes, for one stream; closes it at its end.
+
+        Raises:
+          VtjaxError: there are several streams, or an item is at fault.
+        """
         if self.streams != 1:
             raise VtjaxError(f"a source is one stream, and these are {self.streams}; use push_all")
         self._resamplers[0] = Resampler(self.rate, source.fps, getattr(source, "start", None))
@@ -252,8 +281,6 @@ class LiveScorer:
             yield from self.finish(source.end)
         finally:
             source.close()
-
-    # -- one step ------------------------------------------------------------------------------------------------
 
     def _check(self, item: Any, stream: int) -> None:
         array = np.asarray(item)
@@ -268,8 +295,10 @@ class LiveScorer:
                 raise VtjaxError(f"{where}a frame {array.dtype} {array.shape}; uint8 [height, width, 3], RGB, expected")
             return
         if array.ndim != 1 or array.dtype.kind not in "fV":
-            found = f"{array.dtype} {array.shape}"
-            raise VtjaxError(f"{where}{found}; a frame uint8 [H, W, 3] or features float [{self.width}] are expected")
+            raise VtjaxError(
+                f"{where}{array.dtype} {array.shape}; a frame uint8 [H, W, 3] or features float [{self.width}] are "
+                "expected"
+            )
         if len(array) != self.width:
             raise VtjaxError(
                 f"{where}features of {len(array)} values, but the model takes {self.width} "
@@ -296,7 +325,7 @@ class LiveScorer:
         return out
 
     def _drain(self, queues: list[list[Tick]]) -> list[FrameScore]:
-        found = []
+        answers = []
         for place in range(max(map(len, queues), default=0)):
             picked = [(number, queue[place]) for number, queue in enumerate(queues) if place < len(queue)]
             active, fresh = np.zeros(self.streams, bool), np.zeros(self.streams, bool)
@@ -304,8 +333,8 @@ class LiveScorer:
                 active[number], fresh[number] = True, tick.fresh
             self._state = self._step.advance(self._state, self._features(picked), active, fresh)
             scores = self._step.score(self.params, self._state.features, self._state.valid, self._bank)
-            found += self._scores(picked, jax.device_get(scores))
-        return found
+            answers += self._scores(picked, jax.device_get(scores))
+        return answers
 
     def _scores(self, picked: Sequence[tuple[int, Tick]], scores: Any) -> list[FrameScore]:
         count, out = len(self._classes), []
@@ -331,15 +360,31 @@ class LiveScorer:
 
 
 def open_stream(
-    run: Any, classes: Sequence[str] | ClassSet | None = None, *, dtype: Any = None, **options: Any
+    run: Any,
+    classes: Sequence[str] | ClassSet | None = None,
+    *,
+    streams: int = 1,
+    fps: float | Sequence[float] | None = None,
+    start: float | None = None,
+    capacity: int = 0,
+    keep_items: bool = False,
+    dtype: Any = "",
 ) -> LiveScorer:
-    """`run.stream(...)`: live streams of a trained run. classes: default those of its data. dtype: of matmul inputs,
-    default that of the run's precision, float32 on CPUs. options: as LiveScorer's.
+    """Opens live streams of a trained run.
 
-    Raises VtjaxError: no checkpoint, or settings that cannot work.
+    Args:
+      classes: names, or a ClassSet with prompts; default those of the run's data.
+      streams: their number.
+      fps: of the sources, where frames come without times; one number, or one a stream.
+      start: the time in seconds at which the sources begin; None: their first frame's.
+      capacity: classes that there is room for, at least.
+      keep_items: whether scores carry the frame that they are of.
+      dtype: of matmul inputs, "float32" or "bfloat16"; default that of the run's precision, float32 on CPUs.
+
+    Raises:
+      VtjaxError: no checkpoint, or settings that cannot work.
     """
-    from vtjax.methods.ovoad.embed import open_scorer
-    from vtjax.methods.ovoad.predict import own_classes
-
-    scorer = open_scorer(run.experiment, run.work, None if dtype is None else jnp.dtype(dtype))
-    return LiveScorer(scorer, run.params, own_classes(run) if classes is None else classes, **options)
+    return LiveScorer(
+        run.model.scorer_in(dtype), run.params, run.model.classes if classes is None else classes, streams=streams,
+        fps=fps, start=start, capacity=capacity, keep_items=keep_items,
+    )  # fmt: skip
