@@ -106,7 +106,7 @@ def test_one_wording_of_a_span_a_draw():
 def test_recipes_can_go_to_other_processes():
     run = pickle.loads(pickle.dumps(recipe("sentences")))
     window = frames((0, 3), (1, 5))
-    args = lambda: (SPANS, window, np.random.default_rng(3))  # noqa: E731
+    args = lambda: (SPANS, window, np.random.default_rng(3))
     assert run(*args()) == recipe("sentences")(*args())
 
 

@@ -42,7 +42,7 @@ def test_targets_and_what_is_said():
 
 def test_windows_end_at_every_frame_that_has_one():
     config = OvoadConfig(model=OvoadModelConfig(past=6, near=4))
-    places = lambda **kw: data.Windows(  # noqa: E731
+    places = lambda **kw: data.Windows(
         [video(), video(12)], OvoadConfig(model=config.model, data=OvoadDataConfig(**kw))
     ).places
     assert places() == [(0, r) for r in range(9, 40)] + [(1, r) for r in range(9, 12)]
@@ -104,12 +104,12 @@ def test_nothing_is_said_of_the_long_memory():
 def test_several_windows_of_one_video():
     model = OvoadModelConfig(width=4, heads=2, past=6, near=4)
     tokenizer = WordTokenizer.from_texts(["a hand opens the box it this is background someone wipes bowl"])
-    make = lambda windows: data.TrainTransform(  # noqa: E731
+    make = lambda windows: data.TrainTransform(
         OvoadConfig(model=model, data=OvoadDataConfig(windows=windows, cold_start=True)), tokenizer, 7
     )
     one, three = make(1), make(3)
     v = video()
-    said = lambda example: [bytes(row) for row in example["current_ids"]]  # noqa: E731
+    said = lambda example: [bytes(row) for row in example["current_ids"]]
     for seed in range(6):
         example = three((v, 12), np.random.default_rng(seed))
         assert {k: e.shape[0] for k, e in example.items()} == dict.fromkeys(example, 3)

@@ -132,7 +132,7 @@ def test_the_gradient_into_the_encoder_can_be_cut():
         config = small(dntr="encoder_xattn", detach=detach)
         params = params_of(config)
         x, valid = window(config)
-        f = lambda p: OvoadObjective(config, SMALL).encode_window(p, x, valid).current.sum()  # noqa: E731, B023
+        f = lambda p: OvoadObjective(config, SMALL).encode_window(p, x, valid).current.sum()  # noqa: B023
         gradient = jax.jit(jax.grad(f))(params)["visual"]
         assert (np.abs(gradient["dntr_0"]["norm1"]["scale"]).max() == 0) == detach
         assert np.abs(gradient["current_attention"]["norm2"]["scale"]).max() > 0

@@ -125,7 +125,7 @@ def test_class_lists_are_exchanged_without_compiling(model):
     rows = small.features(30)
     live = LiveScorer(scorer, params, CLASSES, fps=4.0)
     before = [s for row in rows[:12] for s in live.push(row)]
-    sizes = lambda: [f._cache_size() for f in (live._step.score, live._step.advance, scorer._texts)]  # noqa: E731
+    sizes = lambda: [f._cache_size() for f in (live._step.score, live._step.advance, scorer._texts)]
     compiled = sizes()
     live.set_classes(["jump", "run", "cut", "close", "push"])
     after = [s for row in rows[12:20] for s in live.push(row)]
@@ -190,7 +190,7 @@ def test_the_answer_as_json_and_the_best_class(model):
 
 def test_wrong_use_is_told(model):
     scorer, params = model
-    make = lambda classes=CLASSES, **options: LiveScorer(scorer, params, classes, **options)  # noqa: E731
+    make = lambda classes=CLASSES, **options: LiveScorer(scorer, params, classes, **options)
     with pytest.raises(VtjaxError, match="class list is empty"):
         make([])
     with pytest.raises(VtjaxError, match="'cut' is listed twice"):

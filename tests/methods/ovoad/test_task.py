@@ -148,7 +148,7 @@ def test_a_flat_mask_is_one_half_and_has_no_nan():
     out = encode(config, params, batch["features"], batch["valid"])
     mask = OvoadObjective(config, SMALL).background_mask(out, out.clip, 1.0)
     np.testing.assert_array_equal(mask, 0.5)
-    f = lambda p: OvoadObjective(config, SMALL).loss(p, batch, jax.random.key(0), True)["loss"][0]  # noqa: E731
+    f = lambda p: OvoadObjective(config, SMALL).loss(p, batch, jax.random.key(0), True)["loss"][0]
     gradient = jax.jit(jax.grad(f))(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
@@ -164,7 +164,7 @@ def test_the_scale_is_limited():
 def test_training_draws_by_key_alone():
     config = small()
     params, batch = params_of(config), example(config)
-    run = lambda seed: float(loss(config, params, batch, seed, train=True)["loss"][0])  # noqa: E731
+    run = lambda seed: float(loss(config, params, batch, seed, train=True)["loss"][0])
     assert run(0) == run(0) != run(1)
 
 
@@ -203,7 +203,7 @@ def test_the_loss_is_differentiable_in_every_parameter():
     config = small(hard=False, gumbel=False)
     config = dataclasses.replace(config, loss=OvoadLossConfig(focal=5.0))
     params, batch = params_of(config), example(config)
-    f = lambda p: OvoadObjective(config, SMALL).loss(p, batch, jax.random.key(0), False)["loss"][0]  # noqa: E731
+    f = lambda p: OvoadObjective(config, SMALL).loss(p, batch, jax.random.key(0), False)["loss"][0]
     gradient = jax.jit(jax.grad(f))(params)
     still = [k for k, v in jax.tree_util.tree_leaves_with_path(gradient) if not np.abs(v).max() > 0]
     # A bias of keys shifts all logits of a query alike; CLIP's own projection is not used in the space "eot".

@@ -101,7 +101,7 @@ def zero_shot_scores(
     embeddings = unit_rows(np.asarray(features, np.float32) @ projection)
     texts = np.asarray(bank.clip)[:classes]
     shapes = forms(bank, classes, scale)
-    scored = lambda rows: {name: form(unit_rows(rows) @ texts.T) for name, form in shapes.items()}  # noqa: E731
+    scored = lambda rows: {name: form(unit_rows(rows) @ texts.T) for name, form in shapes.items()}
     systems = {"zero-shot single frame": scored(embeddings)}
     for name, count in ((f"zero-shot mean of {NEAR} frames", NEAR), ("zero-shot mean of the window", window)):
         systems[name] = {f"embeddings, {n}": s for n, s in scored(trailing_mean(embeddings, count)).items()}

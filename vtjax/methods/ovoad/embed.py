@@ -22,12 +22,11 @@ from vtjax.methods.ovoad.config import span_of
 from vtjax.methods.ovoad.encoder import encoder_sizes, open_encoder
 from vtjax.methods.ovoad.scores import Bank, Scores
 from vtjax.methods.ovoad.task import OvoadObjective
-from vtjax.text.assets import load_tokenizer
+from vtjax.text.assets import kept_tokenizer
 from vtjax.text.tokenizer import Tokenizer
 from vtjax.training.precision import compute_dtype
 
 WINDOWS, TEXTS = 32, 64  # batch sizes
-TOKENIZER = "tokenizer"  # in a run's assets
 
 
 class _Windows(Sequence):
@@ -83,7 +82,7 @@ class Scorer:
         rows = self.texts(params, [prompt for prompts in classes.prompts for prompt in prompts])
         counts = [len(prompts) for prompts in classes.prompts]
         joint, current = (class_means(x, counts, normalise=False) for x in rows)
-        room = lambda x: np.concatenate([x, np.zeros((capacity - count, *x.shape[1:]), x.dtype)])  # noqa: E731
+        room = lambda x: np.concatenate([x, np.zeros((capacity - count, *x.shape[1:]), x.dtype)])
         clip = None if self.encoder is None else room(self.encoder.classes(classes.prompts))
         places = np.arange(capacity)
         return Bank(room(np.asarray(unit(joint))), room(current), places < count, places == 0, clip)
@@ -137,12 +136,10 @@ def open_scorer(experiment: Experiment, work: pathlib.Path, dtype: Any = None) -
       VtjaxError: no tokenizer there, or an encoder that cannot be opened.
     """
     dtype = compute_dtype(experiment) if dtype is None else dtype
-    folder = work / "assets" / TOKENIZER
-    if not folder.is_dir():
-        raise VtjaxError(f"{folder}: missing; vtjax.train writes it at the start of the stage `train`")
+    tokenizer = kept_tokenizer(work / "assets")
     encoder = open_encoder(experiment, work, dtype)
     sizes = encoder.sizes if encoder is not None else encoder_sizes(experiment.method)
-    return Scorer(OvoadObjective(experiment.method, sizes, dtype), load_tokenizer(folder), encoder)
+    return Scorer(OvoadObjective(experiment.method, sizes, dtype), tokenizer, encoder)
 
 
 class Opened:

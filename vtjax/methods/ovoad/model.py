@@ -56,7 +56,7 @@ class HybridDecoderLayer(nn.Module):
         )
         attend, look = attention(name="self_attention"), attention(name="cross_attention")
         drop, path = Dropout(c.dropout, deterministic=not train), DropPath(c.drop_path, deterministic=not train)
-        branch = lambda y: path(drop(y))  # noqa: E731
+        branch = lambda y: path(drop(y))
         x = LayerNorm(c.eps, name="norm1")(x + branch(attend(x, mask=mask, train=train)))
         x = x + branch(look(x, memory, memory_mask, train=train))
         x = x + branch(FeedForward(c, name="ffn")(LayerNorm(c.eps, name="norm2")(x), train=train))
@@ -99,8 +99,8 @@ class VideoEncoder(nn.Module):
         c = self.config
         rates = _depth_rates(c)
         layers = iter([self._layer(rate) for rate in rates])
-        blocks = lambda count: [next(layers) for _ in range(count)]  # noqa: E731
-        table = lambda name, length: self.param(name, _NORMAL, (length, c.width), jnp.float32)  # noqa: E731
+        blocks = lambda count: [next(layers) for _ in range(count)]
+        table = lambda name, length: self.param(name, _NORMAL, (length, c.width), jnp.float32)
         dntr = blocks(c.dntr_layers if c.dntr != "none" else 0)
         if c.long:
             self.position_long = table("position_long", c.long)

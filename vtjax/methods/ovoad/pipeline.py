@@ -18,12 +18,14 @@ from vtjax.methods.method import Stage
 from vtjax.methods.ovoad import config as settings
 from vtjax.methods.ovoad import data
 from vtjax.methods.ovoad.captions import FILLER, NOTHING
-from vtjax.methods.ovoad.embed import TOKENIZER, Scorer
-from vtjax.methods.ovoad.encoder import PRETRAIN, encoder_sizes, has_stage, open_encoder, tokenizer_of
+from vtjax.methods.ovoad.embed import Scorer
+from vtjax.methods.ovoad.encoder import PRETRAIN, encoder_sizes, open_encoder, tokenizer_of
 from vtjax.methods.ovoad.evaluate import quick_results
 from vtjax.methods.ovoad.model import RULES
 from vtjax.methods.ovoad.task import OvoadObjective
 from vtjax.nn.vit import unstack_layers
+from vtjax.text.assets import kept_tokenizer
+from vtjax.text.clip_tokenizer import ClipTokenizer
 from vtjax.text.tokenizer import Tokenizer
 from vtjax.training.precision import compute_dtype
 from vtjax.training.task import Task
@@ -84,7 +86,7 @@ def build(experiment: Experiment, work: pathlib.Path) -> Task:
     sizes = encoder.sizes if encoder is not None else encoder_sizes(config)
     objective = OvoadObjective(config, sizes, dtype)
     videos, _, fingerprint = data.open_split(experiment, work, config.data.train_split, encoder)
-    tokenizer = _tokenizer(config, encoder, work)
+    tokenizer = kept_tokenizer(work / "assets", functools.partial(_tokenizer, config, encoder))
     windows = data.Windows(videos, config)
     logging.info("ovoad: %d windows of %d videos", len(windows), len(videos))
     return dataclasses.replace(
@@ -118,25 +120,17 @@ def _task(experiment: Experiment, objective: OvoadObjective) -> Task:
     )
 
 
-def _tokenizer(config: settings.OvoadConfig, encoder: FrameEncoder | None, work: pathlib.Path) -> Tokenizer:
-    """The encoder's tokenizer, or CLIP's by config.encoder.clip.text.vocabulary, kept in the run's assets."""
+def _tokenizer(config: settings.OvoadConfig, encoder: FrameEncoder | None) -> Tokenizer:
+    """The encoder's tokenizer, or CLIP's by config.encoder.clip.text.vocabulary."""
     if encoder is not None:
-        tokenizer = tokenizer_of(encoder)
-    else:
-        from vtjax.text.clip_tokenizer import ClipTokenizer
-
-        name = config.encoder.clip.text.vocabulary
-        if not name:
-            raise VtjaxError(
-                "config.method.encoder.weights names no encoder, so there is no tokenizer: name weights, or CLIP's "
-                "vocabulary by config.method.encoder.clip.text.vocabulary"
-            )
-        tokenizer = ClipTokenizer.load(name)
-    folder = work / "assets" / TOKENIZER
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        tokenizer.save(folder)
-    return tokenizer
+        return tokenizer_of(encoder)
+    name = config.encoder.clip.text.vocabulary
+    if not name:
+        raise VtjaxError(
+            "config.method.encoder.weights names no encoder, so there is no tokenizer: name weights, or CLIP's "
+            "vocabulary by config.method.encoder.clip.text.vocabulary"
+        )
+    return ClipTokenizer.load(name)
 
 
 def _evaluation(experiment: Experiment, work: pathlib.Path, scorer: Scorer) -> Callable | None:

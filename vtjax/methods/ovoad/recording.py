@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -86,7 +87,7 @@ def segments(names: Sequence[str], times: np.ndarray, scores: np.ndarray) -> lis
     cut = (best[1:] != best[:-1]) | (np.diff(times) > 1.5 * step)
     edges = [0, *(np.flatnonzero(cut) + 1), len(best)]
     stretches = []
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in itertools.pairwise(edges):
         mean = float(scores[a:b, best[a]].mean())
         stretches.append(Segment(names[best[a]], float(times[a] - step / 2), float(times[b - 1] + step / 2), mean))
     return stretches
@@ -144,9 +145,9 @@ def record(
 
 
 def _keep(recording: Recording, score: FrameScore) -> None:
-    if score.item is not None and np.ndim(score.item) == 3:
-        if not recording.pictures or score.time - recording.pictures[-1][0] >= EVERY - 1e-6:
-            recording.pictures.append((score.time, small_picture(score.item)))
+    due = not recording.pictures or score.time - recording.pictures[-1][0] >= EVERY - 1e-6
+    if due and np.ndim(score.item) == 3:
+        recording.pictures.append((score.time, small_picture(score.item)))
     recording.steps.append(dataclasses.replace(score, item=None))
 
 

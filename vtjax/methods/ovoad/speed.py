@@ -34,7 +34,7 @@ def random_weights(function: Any, seed: int = 0) -> Any:
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    draw = lambda x: (0.02 * rng.standard_normal(x.shape, np.float32)).astype(np.float32)  # noqa: E731
+    draw = lambda x: (0.02 * rng.standard_normal(x.shape, np.float32)).astype(np.float32)
     return jax.tree.map(draw, jax.eval_shape(function))
 
 
@@ -103,7 +103,7 @@ def measure(
     rng = np.random.default_rng(0)
     rate, width = scorer.config.data.fps, scorer.config.model.width
     live = LiveScorer(scorer, params, [f"class {i}" for i in range(classes)], streams=streams, fps=rate)
-    rows = lambda: [rng.standard_normal(width).astype(np.float32) for _ in range(streams)]  # noqa: E731
+    rows = lambda: [rng.standard_normal(width).astype(np.float32) for _ in range(streams)]
     figures: dict[str, Any] = {
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {os.cpu_count()} CPUs",
         "streams": streams,
@@ -113,7 +113,7 @@ def measure(
         "from features": time_steps(live, rows, steps),
     }
     if frames:
-        pictures = lambda: [rng.integers(0, 256, (360, 640, 3), np.uint8) for _ in range(streams)]  # noqa: E731
+        pictures = lambda: [rng.integers(0, 256, (360, 640, 3), np.uint8) for _ in range(streams)]
         live.reset()
         figures[f"from frames of 640x360, {preset} in the loop"] = time_steps(live, pictures, steps)
     figures["load of the machine"] = os.getloadavg()[0]
