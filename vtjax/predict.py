@@ -6,6 +6,7 @@ Prints the answer, and writes it as JSON, CSV and an HTML page.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ def predict(_: Sequence[str]) -> int:
     run = Run(flags.FLAGS.work_directory, flags.FLAGS.which)
     method = run.method
     given = arguments.from_flags(method.predict, flags.FLAGS)
-    watched = {"each": method.watch(print)} if method.watch and flags.FLAGS.live else {}
+    watched = {"each": method.watch(functools.partial(print, flush=True))} if method.watch and flags.FLAGS.live else {}
     answer = method.answer(run, given, run.predict(**given, **watched))
     for line in answer.lines:
         print(line)

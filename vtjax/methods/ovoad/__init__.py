@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def method() -> Method:
     """Gives OV-OAD to the registry."""
     from vtjax.methods.method import Method, Stage
-    from vtjax.methods.ovoad import config, embed, encoder, evaluate, page, pipeline, predict, stream
+    from vtjax.methods.ovoad import config, embed, encoder, evaluate, export, page, pipeline, predict, stream
 
     return Method(
         name="ovoad",
@@ -34,4 +34,6 @@ def method() -> Method:
         check=pipeline.check,
         stream=stream.open_stream,
         watch=predict.watch,
+        layouts=export.LAYOUTS,
+        published=export.published,
     )
