@@ -42,7 +42,8 @@ class Detection:
         table = self.table.take([self.table.names.index(name) for name in names])
         present = table.positives > 0
         if not present.any():
-            raise NoClassShown(f"{self.protocol.name}: none of the classes {', '.join(names[:5])} is shown in any frame")
+            some = ", ".join(names[:5])
+            raise NoClassShown(f"{self.protocol.name}: none of the classes {some} is shown in any frame")
         notes = list(self.pool.notes)
         notes.append(f"{present.sum()} classes, {len(np.unique(self.pool.video))} videos")
         if not present.all():

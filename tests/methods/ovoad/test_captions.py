@@ -98,7 +98,7 @@ def test_labels_follow_activitynet():
 def test_one_wording_of_a_span_a_draw():
     spans = (("one", "two", "three"),)
     run = recipe("sentences", extra=0)
-    found = {tuple([*run(spans, frames((0, 9)), np.random.default_rng(seed))[0]]) for seed in range(30)}
+    found = {tuple(run(spans, frames((0, 9)), np.random.default_rng(seed))[0]) for seed in range(30)}
     assert found == {("one",), ("two",), ("three",)}
     assert all(run(spans, frames((0, 3)), np.random.default_rng(s))[1] in spans[0] for s in range(5))
 
@@ -129,7 +129,8 @@ def test_named_classes():
 def test_world_classes_name_no_held_out_pair():
     classes = world_classes(OvoadConfig())
     assert classes.names[1:] == vocabulary.VERB_NAMES and not classes.held_out[0]
-    assert [n for n, h in zip(classes.names, classes.held_out, strict=True) if h] == [v.name for v in vocabulary.VERBS if v.novel]
+    held_out = [n for n, h in zip(classes.names, classes.held_out, strict=True) if h]
+    assert held_out == [v.name for v in vocabulary.VERBS if v.novel]
     for verb, prompts in zip(classes.names[1:], classes.prompts[1:], strict=True):
         program = vocabulary.VERB[verb].program
         word = vocabulary.HELD_OUT[program]

@@ -157,11 +157,9 @@ def test_weights_kept_in_bfloat16_are_what_the_modules_make_of_them():
     pairs = [window_at(small.features(20), t, scorer.objective.window) for t in range(20)]
     batch = np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
     score = jax.jit(scorer.score)
-    for weights in (params, kept):
-        bank = scorer.bank(weights, classes)
-        result = jax.device_get((bank.joint, bank.current, score(weights, *batch, bank)))
-        first = result if weights is params else first
-    jax.tree.map(np.testing.assert_array_equal, first, result)
+    banks = [(weights, scorer.bank(weights, classes)) for weights in (params, kept)]
+    results = [jax.device_get((bank.joint, bank.current, score(weights, *batch, bank))) for weights, bank in banks]
+    jax.tree.map(np.testing.assert_array_equal, *results)
     frames = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     own, encode = scorer.encoder.params["vision"], jax.jit(scorer.encoder.apply)
     np.testing.assert_array_equal(encode(own, frames), encode(placed(own, jnp.bfloat16), frames))
