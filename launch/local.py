@@ -75,7 +75,7 @@ class Group:
 
     @staticmethod
     def _copy(i: int, process: subprocess.Popen) -> None:
-        for line in process.stdout:
+        for line in process.stdout or ():
             sys.stdout.write(f"[{i}] {line.decode(errors='replace').rstrip()}\n")
             sys.stdout.flush()
 

@@ -21,7 +21,8 @@ def lost_to(error: BaseException, doing: str = "") -> LostProcess:
         return error
     interval = session.limits.heartbeat
     observer, until = session.observe(), time.monotonic() + max(2.5 * interval, 3 * heartbeat.SETTLE)
-    me, count, gone = session.index_of(), session.count_of(), []
+    me, count = session.index_of(), session.count_of()
+    gone: list[int] = []
     while observer is not None and not gone and time.monotonic() < until:
         time.sleep(heartbeat.SETTLE)
         records = {p: r for p, r in observer.look().items() if p < count}

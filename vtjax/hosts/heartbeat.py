@@ -87,16 +87,15 @@ class Heartbeat:
     """Writes this process's file every `seconds` from a thread of its own, until `end`."""
 
     def __init__(self, folder: str | os.PathLike, process: int, processes: int, seconds: float):
-        place = as_path(folder)
-        place.mkdir(parents=True, exist_ok=True)
-        self.folder, self.process, self.seconds = folder, process, seconds
-        self._path = file_of(folder, process)
+        self.folder, self.process, self.seconds = as_path(folder), process, seconds
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._path = file_of(self.folder, process)
         self._record: dict[str, Any] = {
             "process": process, "processes": processes, "host": socket.gethostname(), "pid": os.getpid(),
             "state": "joining", "step": None, "beat": 0, "interval": seconds, "started": round(time.time(), 3),
         }  # fmt: skip
         if process == 0:
-            _forget(folder, processes)
+            _forget(self.folder, processes)
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._write()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)

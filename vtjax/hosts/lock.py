@@ -57,19 +57,17 @@ def held(work: os.PathLike | str) -> Iterator[None]:
             lock = _Lock(path)
         except WorkInUse as error:
             problem = str(error)
-    problem = processes.all_well("lock of the work directory", problem, session.limits.save + SILENCE)
-    if problem:
-        raise WorkInUse(problem)
-    if lock is None:
-        yield
-        return
-    if session.current is not None:  # which may end this process at once
+    if lock is not None and session.current is not None:  # which may end this process at once
         session.current.at_end.append(lock.release)
     try:
+        problem = processes.all_well("lock of the work directory", problem, session.limits.save + SILENCE)
+        if problem:
+            raise WorkInUse(problem)
         with _released_on_sigterm(lock):
             yield
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()
 
 
 class _Lock:
@@ -171,10 +169,10 @@ class _Lock:
 
 
 @contextlib.contextmanager
-def _released_on_sigterm(lock: _Lock) -> Iterator[None]:
+def _released_on_sigterm(lock: _Lock | None) -> Iterator[None]:
     """Releases the lock before SIGTERM ends the process. Of several processes JAX takes that signal: the loop stops."""
     usable = threading.current_thread() is threading.main_thread() and not processes.several()
-    if not usable or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if lock is None or not usable or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
 

@@ -79,9 +79,11 @@ def join(
     timer.daemon = True
     timer.start()
     lost = max(int(limits.lost), 1)
+    named = dict(coordinator_address=place.coordinator, num_processes=place.count, process_id=place.index)
+    where: dict[str, Any] = {} if place.known_to_jax else named
     jax.distributed.initialize(
-        *(() if place.known_to_jax else (place.coordinator, place.count, place.index)),
-        initialization_timeout=int(limits.startup) + 60, heartbeat_timeout_seconds=lost, shutdown_timeout_seconds=lost,
+        **where, initialization_timeout=int(limits.startup) + 60,
+        heartbeat_timeout_seconds=lost, shutdown_timeout_seconds=lost,
     )  # fmt: skip
     timer.cancel()
     this.joined = True

@@ -82,7 +82,7 @@ class Plan:
     @property
     def mfu(self) -> float | None:
         """Model FLOPs over what the chips could do in a step, both as bounds: of a perfect overlap."""
-        if self.times is None:
+        if self.times is None or self.topology.chip is None:
             return None
         return self.model_flops / (self.times.step * self.topology.chips * self.topology.chip.flops)
 
@@ -183,14 +183,14 @@ def describe(step: Step) -> Plan:
         compile_seconds=step.seconds,
     )
     if step.compiled is None:
-        overflow = step.overflow
+        overflow = step.overflow or Overflow(0.0, 0.0, ())
         # Where XLA names no tensor, those that the backward pass reads, as they were traced.
         traced = [dataclasses.replace(t, bytes=t.bytes / ways, shape=f"{t.shape} / {ways}") for t in tensors[:SHOWN]]
         return Plan(
             fits=False, memory=memory.state_memory(trainer, kept), needed=overflow.needed,
             available=overflow.available or usable_hbm(topology), largest=list(overflow.largest) or traced, **common,
         )  # fmt: skip
-    program = hlo.Program(step.compiled.as_text())
+    program = hlo.Program(step.compiled.as_text() or "")
     used = memory.state_memory(trainer, kept, step.compiled.memory_analysis())
     collectives = hlo.collectives(program, trainer.mesh.size)
     sent = network.transfers(collectives, list(trainer.mesh.devices.flat), topology.shape, topology.chip)

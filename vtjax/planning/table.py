@@ -63,25 +63,25 @@ def format_plan(plan: Plan) -> str:
     lines += _rows([
         ("model FLOPs", f"{plan.model_flops:.4g}"),
         ("executed, with what is computed again", f"{plan.executed_flops:.4g} ({100 * again:+.0f} %)"),
-        ("HBM traffic per chip, about", size(plan.hbm_bytes)),
+        ("HBM traffic per chip, about", size(plan.hbm_bytes or 0.0)),
     ])  # fmt: skip
     if plan.open_loops:
         lines.append(f"  {plan.open_loops} loops of unknown length were counted once")
     lines += ["", "sent per chip and step                ICI           DCN          time"]
-    for kind, row in plan.collectives.items():
+    for kind, row in (plan.collectives or {}).items():
         time = seconds(row["ici_seconds"] + row["dcn_seconds"]) if plan.times else "-"
         lines.append(f"  {kind:<22}{size(row['ici_bytes']):>18}{size(row['dcn_bytes']):>14}{time:>14}")
     if not plan.collectives:
         lines.append("  nothing")
     if plan.times:
-        t = plan.times
+        t, mfu = plan.times, 100 * (plan.mfu or 0.0)
         lines += ["", "a step takes at least"]
         lines += _rows([("matrix products", seconds(t.products)), ("HBM", seconds(t.hbm)), ("ICI", seconds(t.ici)),
                         ("DCN", seconds(t.dcn))])  # fmt: skip
         lines.append(f"  bound by {t.bound}: {seconds(t.step)}; if nothing overlapped: {seconds(t.serial)}")
         lines.append(
-            f"  at best {plan.examples_per_second:,.0f} examples/s, MFU {100 * plan.mfu:.0f} % "
-            f"(without overlap {100 * plan.mfu * t.step / t.serial:.0f} %)"
+            f"  at best {plan.examples_per_second:,.0f} examples/s, MFU {mfu:.0f} % "
+            f"(without overlap {mfu * t.step / t.serial:.0f} %)"
         )
         lines.append(f"  chips needed: {plan.topology.chips} as planned; by memory alone at least {plan.fewest_chips}")
     lines += ["", "largest tensors on a chip", *tensors(plan.largest[:4]), f"compiled in {plan.compile_seconds:.0f} s"]
@@ -105,7 +105,7 @@ def format_ranking(plans: Sequence[Plan], refused: Sequence[str] = ()) -> str:
         elif p.times is None:
             lines.append(first)
         else:
-            rate = f"{p.examples_per_second:>11,.0f} {100 * p.mfu:>4.0f}%"
+            rate = f"{p.examples_per_second:>11,.0f} {100 * (p.mfu or 0.0):>4.0f}%"
             lines.append(f"{first} {seconds(p.times.step):>10} {rate}  {p.times.bound}")
     return "\n".join([*lines, *(f"  not tried: {reason}" for reason in refused)])
 

@@ -34,7 +34,7 @@ def mesh_shape(config: MeshConfig, device_count: int) -> tuple[int, int, int]:
         sizes[sizes.index(-1)] = device_count // known
     if math.prod(sizes) != device_count:
         raise VtjaxError(f"{asked} asks for {math.prod(sizes)} devices, there are {device_count}")
-    return tuple(sizes)
+    return sizes[0], sizes[1], sizes[2]
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
