@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,29 +26,13 @@ from vtjax.worlds import workshop_verbs as vocabulary
 from vtjax.worlds.workshop_captions import Wording, captions, describe
 from vtjax.worlds.workshop_narration import narrate
 from vtjax.worlds.workshop_plan import Shot, Thing
-from vtjax.worlds.workshop_render import Look, Rendering, render, tools_of
+from vtjax.worlds.workshop_render import Look, render, tools_of
 from vtjax.worlds.workshop_types import Clip, Entity, Segment, Settings, Step, Stream, TaskText, TaskVideo
 from vtjax.worlds.workshop_verbs import LABEL, PROGRAMS, VERB
 
 WORKSHOP_VERSION = "workshop-1"
 HEADLINE = "{v:base}"
 _TOOL_OF = {name: program.tool for name, program in PROGRAMS.items()}
-
-
-@dataclasses.dataclass(frozen=True)
-class Source(Sequence):
-    """`count` samples of one kind, made when asked for; picklable, for Grain."""
-
-    make: Callable[[int], Any]
-    count: int  # type: ignore[assignment]
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: Any) -> Any:
-        if not -self.count <= index < self.count:
-            raise IndexError(index)
-        return self.make(int(index) % self.count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,11 +78,8 @@ class Workshop:
           VtjaxError: a negative index, or a verb that the split does not show.
         """
         rng, entities, things, shots, action, tools = self._clip(index, verb)
-        picture = self._render(rng, things, shots, tools, self.settings.clip_frames)
-        return Clip(
-            picture.frames, self.settings.fps, action, entities, picture.tracks, picture.masks, picture.hidden,
-            self.split, index,
-        )  # fmt: skip
+        drawn = self._drawn(rng, things, shots, tools, self.settings.clip_frames)
+        return Clip(**drawn, entities=entities, index=index, action=action)
 
     def clip_text(self, index: int, verb: str | None = None) -> tuple[Segment, tuple[Entity, ...]]:
         """The action and entities of clip `index` without drawing it."""
@@ -108,14 +89,14 @@ class Workshop:
     def stream(self, index: int) -> Stream:
         """Untrimmed stream `index`, settings.stream_seconds long."""
         rng = self._rng("stream", index)
-        frames = int(round(self.settings.stream_seconds * self.settings.fps))
+        frames = round(self.settings.stream_seconds * self.settings.fps)
         things, shots = schedule.stream_plan(rng, self._split, frames, self.settings.fps)
         tools = tools_of(shots, _TOOL_OF)
         entities = _entities(things, tools)
         segments = self._segments(rng, shots, entities)
-        picture = self._render(rng, things, shots, tools, frames)
-        fields = self._stream_fields(picture, segments, entities, frames)
-        return Stream(**fields, split=self.split, index=index)
+        drawn = self._drawn(rng, things, shots, tools, frames)
+        labels = _labels(segments, frames)
+        return Stream(**drawn, entities=entities, index=index, labels=labels, segments=segments)
 
     def task(self, index: int) -> TaskVideo:
         """Task video `index`; its length varies.
@@ -124,21 +105,13 @@ class Workshop:
           VtjaxError: a negative index.
         """
         rng, text, things, shots, tools, frames = self._task(index)
-        picture = self._render(rng, things, shots, tools, frames)
-        fields = self._stream_fields(picture, text.segments, text.entities, frames)
-        return TaskVideo(
-            **fields, split=self.split, index=index, task=text.task, script=text.script, narrations=text.narrations
-        )
+        drawn = self._drawn(rng, things, shots, tools, frames)
+        more = {name: getattr(text, name) for name in ("entities", "segments", "task", "script", "narrations")}
+        return TaskVideo(**drawn, **more, index=index, labels=_labels(text.segments, frames))
 
     def task_text(self, index: int) -> TaskText:
         """All of task video `index` but its pictures, without drawing it."""
         return self._task(index)[1]
-
-    def clips(self, count: int) -> Source:
-        return Source(self.clip, count)
-
-    def streams(self, count: int) -> Source:
-        return Source(self.stream, count)
 
     # -- how they are made ---------------------------------------------------------------------------------------
 
@@ -175,7 +148,7 @@ class Workshop:
         segments = self._segments(rng, shots, entities)
         counts = [sum(s.step == i for s in segments) for i in range(len(steps))]
         script = []
-        for (verb, objects), count in zip(steps, counts):
+        for (verb, objects), count in zip(steps, counts, strict=True):
             numbers = tuple(1 + o for o in objects)
             script.append(Step(describe(verb, numbers, entities, Wording(HEADLINE)), verb, numbers, count))
         duration = frames / self.settings.fps
@@ -195,21 +168,20 @@ class Workshop:
             found.append(Segment(shot.verb, LABEL[shot.verb], objects, begin, end, *times, true, false, shot.step))
         return tuple(found)
 
-    def _render(self, rng, things: tuple[Thing, ...], shots, tools, frames: int) -> Rendering:
-        settings = self.settings
-        return render(
-            things, shots, tools, Look.draw(rng, settings.pendulum),
-            size=self.size, frames=frames, fps=settings.fps, drift=settings.drift, noise=settings.noise,
-        )  # fmt: skip
+    def _drawn(self, rng, things: tuple[Thing, ...], shots, tools, frames: int) -> dict[str, Any]:
+        """The fields of workshop_types.Video that are drawn, and the split."""
+        fps, drift, noise = self.settings.fps, self.settings.drift, self.settings.noise
+        look = Look.draw(rng, self.settings.pendulum)
+        picture = render(things, shots, tools, look, size=self.size, frames=frames, fps=fps, drift=drift, noise=noise)
+        pixels = {"frames": picture.frames, "masks": picture.masks, "hidden_masks": picture.hidden}
+        return pixels | {"fps": fps, "tracks": picture.tracks, "split": self.split}
 
-    def _stream_fields(self, picture: Rendering, segments, entities, frames: int) -> dict[str, Any]:
-        labels = np.zeros(frames, np.int32)
-        for segment in segments:
-            labels[segment.begin : segment.end] = 1 + segment.label
-        return dict(
-            frames=picture.frames, fps=self.settings.fps, labels=labels, segments=segments, entities=entities,
-            tracks=picture.tracks, masks=picture.masks, hidden_masks=picture.hidden,
-        )  # fmt: skip
+
+def _labels(segments: Sequence[Segment], frames: int) -> np.ndarray:
+    labels = np.zeros(frames, np.int32)
+    for segment in segments:
+        labels[segment.begin : segment.end] = 1 + segment.label
+    return labels
 
 
 def _entities(things: Sequence[Thing], tools: Sequence[str]) -> tuple[Entity, ...]:

@@ -27,7 +27,7 @@ def polygon(*corners: tuple[float, float]) -> Shape:
     edges = np.roll(points, -1, axis=0) - points
     normals = np.stack([edges[:, 1], -edges[:, 0]], 1)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    sides = [(float(a), float(b), float(a * x + b * y)) for (a, b), (x, y) in zip(normals, points)]
+    sides = [(float(a), float(b), float(a * x + b * y)) for (a, b), (x, y) in zip(normals, points, strict=True)]
 
     def distance(u, v):
         result = None

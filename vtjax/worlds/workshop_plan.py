@@ -128,8 +128,8 @@ class Bench:
         self.rng = rng
         self.things = tuple(things)
         lids, levels = rng.integers(0, 2, (2, len(things)))
-        self.states = [State(lid=int(a), level=int(b)) for a, b in zip(lids, levels)]
-        for state, variables in zip(self.states, known):
+        self.states = [State(lid=int(a), level=int(b)) for a, b in zip(lids, levels, strict=True)]
+        for state, variables in zip(self.states, known, strict=True):
             for name, value in variables.items():
                 setattr(state, name, value)
         self.jitter = rng.uniform(-0.012, 0.012, (2, 4, 2))

@@ -73,7 +73,7 @@ def _camera(time: np.ndarray, draws: np.ndarray, drift: float) -> np.ndarray:
     """f32 [T, 3] shift x, shift y and zoom: slow sines of random phase, so as likely backwards as forwards."""
     rate, start = 2 * np.pi * (0.04 + 0.08 * draws[:3]), 2 * np.pi * draws[3:6]
     wave = np.sin(time[:, None] * rate + start) * np.array([0.03, 0.02, 0.03]) * drift
-    return (wave + [0.0, 0.0, 1.0]).astype(np.float32)
+    return (wave + np.array([0.0, 0.0, 1.0])).astype(np.float32)
 
 
 def _background(camera: np.ndarray, draws: np.ndarray, size: int) -> np.ndarray:
@@ -104,7 +104,7 @@ def _pendulum(canvas: Canvas, time: np.ndarray, draws: np.ndarray) -> None:
 
 def _paint(canvas, things, moving: Scene, shot: Shot, tool: int, slant: float, skin, sleeve) -> None:
     begin = shot.begin
-    for thing, pose, before, after in zip(things, moving.poses, shot.world, shot.after):
+    for thing, pose, before, after in zip(things, moving.poses, shot.world, shot.after, strict=True):
         if pose.shown and pose.holder is None:
             base = pose.y + HEIGHT[thing.kind] * thing.scale
             if pose.order >= IN_FRONT:  # held up: the shadow stays on the bench below
@@ -144,7 +144,7 @@ class _Paths:
 
     def record(self, things, moving: Scene, shot: Shot, tool: int) -> None:
         span = slice(shot.begin, shot.end)
-        for number, (thing, pose) in enumerate(zip(things, moving.poses), start=1):
+        for number, (thing, pose) in enumerate(zip(things, moving.poses, strict=True), start=1):
             self.half[number] = 0.6 * WIDTH[thing.kind] * thing.scale
             if pose.shown:
                 self.at[number, span] = np.stack([pose.x, pose.y], 1)

@@ -16,7 +16,7 @@ import numpy as np
 from vtjax import command_line
 from vtjax.errors import VtjaxError
 from vtjax.worlds.workshop import WORKSHOP_VERSION, Workshop
-from vtjax.worlds.workshop_types import Clip, Segment, Settings, Stream, TaskVideo
+from vtjax.worlds.workshop_types import Clip, Settings, Stream, TaskVideo
 from vtjax.worlds.workshop_verbs import LABEL, VERB, VERB_NAMES
 
 _COLUMNS = 8
@@ -89,14 +89,10 @@ def _film(axes, video: Stream, count: int = 15) -> None:
     axes.set_xlim(0, duration)
 
 
-def _segments(segments: Sequence[Segment]) -> list[tuple[float, float, str, object]]:
-    return [(s.start, s.stop, s.verb, _colours()[s.label]) for s in segments]
-
-
 def _timeline(axes, video: Stream) -> None:
     """Actions above, and below them how much of each entity can be seen."""
     duration = len(video.frames) / video.fps
-    _bars(axes, 0, _segments(video.segments))
+    _bars(axes, 0, [(s.start, s.stop, s.verb, _colours()[s.label]) for s in video.segments])
     names = [e.name for e in video.entities]
     extent = (0, duration, -0.6 - len(names), -0.6)
     axes.imshow(video.tracks.visibility, extent=extent, aspect="auto", cmap="Greys_r", vmin=0, vmax=1)
@@ -109,7 +105,7 @@ def _timeline(axes, video: Stream) -> None:
 def _speech(axes, video: TaskVideo) -> None:
     """The performed steps, and each spoken sentence with the step that it speaks of."""
     duration = len(video.frames) / video.fps
-    _bars(axes, 0, [(a, b, f"{s.step + 1}", c) for s, (a, b, _, c) in zip(video.segments, _segments(video.segments))])
+    _bars(axes, 0, [(s.start, s.stop, f"{s.step + 1}", _colours()[s.label]) for s in video.segments])
     for row, said in enumerate(video.narrations, start=1):
         colour = _colours()[LABEL[video.script[said.step].verb]] if said.step >= 0 else (0.85, 0.85, 0.85, 1)
         _bars(axes, -row, [(said.start, said.stop, "", colour)])
@@ -176,7 +172,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _define_flags() -> None:
+if __name__ == "__main__":
     from absl import flags
 
     flags.DEFINE_string("output", "", "Picture to write: .png, .pdf or .svg.")
@@ -185,8 +181,4 @@ def _define_flags() -> None:
     flags.DEFINE_integer("size", 112, "Height and width of a frame in pixels.")
     flags.DEFINE_string("split", "everything", "Split of the world; see workshop_verbs.SPLITS.")
     flags.DEFINE_float("seconds", 40.0, "Length of the stream.")
-
-
-if __name__ == "__main__":
-    _define_flags()
     command_line.run(main)

@@ -81,9 +81,9 @@ def castings(task_name: str, pairs: str) -> tuple[tuple[str, ...], ...]:
     """
     task, found = TASK[task_name], []
     for kinds in itertools.product(*task.objects.values()):
-        kind = dict(zip(task.objects, kinds))
+        kind = dict(zip(task.objects, kinds, strict=True))
         cast = [(verb, tuple(kind[name] for name in names.split())) for verb, names in task.steps]
-        if not all(k in role for verb, of in cast for k, role in zip(of, VERB[verb].roles)):
+        if not all(k in role for verb, of in cast for k, role in zip(of, VERB[verb].roles, strict=True)):
             continue
         unseen = any(held_out(verb, of) for verb, of in cast)
         if pairs == "all" or unseen == (pairs == "held_out"):

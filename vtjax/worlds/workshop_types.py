@@ -140,21 +140,27 @@ class Tracks:
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip:
-    """A trimmed clip of one action: frames u8 [T, H, W, 3], masks u8 [T, H, W] (0 nothing, e + 1 entity e).
+class Video:
+    """A drawn sample: frames u8 [T, H, W, 3], masks u8 [T, H, W] (0 nothing, e + 1 entity e).
 
     `hidden_masks` u32 [T, H, W] has bit e set where entity e is, whether or not something is in front of it.
     """
 
     frames: np.ndarray
     fps: float
-    action: Segment
     entities: tuple[Entity, ...]
     tracks: Tracks
     masks: np.ndarray
     hidden_masks: np.ndarray
     split: str
     index: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip(Video):
+    """A trimmed clip of one action."""
+
+    action: Segment
 
     @property
     def label(self) -> int:
@@ -166,19 +172,11 @@ class Clip:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stream:
-    """An untrimmed video: fields as in Clip, with `labels` i32 [T], 0 for background and 1 + label inside a segment."""
+class Stream(Video):
+    """An untrimmed video with `labels` i32 [T], 0 for background and 1 + label inside a segment."""
 
-    frames: np.ndarray
-    fps: float
     labels: np.ndarray
     segments: tuple[Segment, ...]
-    entities: tuple[Entity, ...]
-    tracks: Tracks
-    masks: np.ndarray
-    hidden_masks: np.ndarray
-    split: str
-    index: int
 
 
 @dataclasses.dataclass(frozen=True)

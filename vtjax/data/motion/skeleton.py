@@ -5,6 +5,8 @@ Axes: Y up, and in the rest pose the body faces +Z with its left side towards +X
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 JOINTS = 22
@@ -23,7 +25,7 @@ CHAINS = (
     (9, 13, 16, 18, 20),
 )
 
-_links = {child: parent for chain in CHAINS for parent, child in zip(chain, chain[1:], strict=False)}
+_links = {child: parent for chain in CHAINS for parent, child in itertools.pairwise(chain)}
 PARENTS = (-1, *(_links[joint] for joint in range(1, JOINTS)))
 EDGES = tuple((PARENTS[joint], joint) for joint in range(1, JOINTS))  # (parent, child), for drawing
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -130,7 +131,7 @@ def source_clips(
     limit = min(int(window_seconds * FPS) or rows, max_frames or rows)
     parts = math.ceil(rows / limit)
     edges = np.linspace(0, rows, parts + 1).round().astype(int)
-    for part, (begin, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for part, (begin, end) in enumerate(itertools.pairwise(edges)):
         key = source.key if parts == 1 else f"{source.key}_w{part}"
         yield MotionClip(key, joints_to_features(source.joints[begin : end + 1]), source.captions)
 

@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from vtjax.data.readers import RawMotion
 from vtjax.data.readers.captions import Captions
+from vtjax.data.readers.rows import text_lines
 from vtjax.errors import Problems, VtjaxError
 
 _CHANNELS = [axis + kind for axis in "XYZ" for kind in ("position", "rotation")]
@@ -55,21 +56,16 @@ class Bvh:
 
 
 class _Lines:
-    """The non-blank lines of a file with their numbers."""
+    """The non-blank lines of a file with their places."""
 
-    def __init__(self, path: pathlib.Path):
-        self.path = path
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            raise VtjaxError(f"{path}: no such file") from None
-        self.lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
-        self.at = 0
+    def __init__(self, path: str | os.PathLike):
+        self.lines, self.empty, self.at = list(text_lines(path)), f"{path}:0", 0
 
-    def error(self, message: str, number: int | None = None) -> VtjaxError:
-        if number is None:
-            number = self.lines[min(self.at, len(self.lines)) - 1][0] if self.lines else 0
-        return VtjaxError(f"{self.path}:{number}: {message}")
+    def error(self, message: str, where: str = "") -> VtjaxError:
+        """An error at `where`, by default at the line that was read last."""
+        if not where:
+            where = self.lines[min(self.at, len(self.lines)) - 1][0] if self.lines else self.empty
+        return VtjaxError(f"{where}: {message}")
 
     def next(self, expected: str) -> str:
         if self.at >= len(self.lines):
@@ -96,7 +92,7 @@ class _Lines:
 
 def parse_bvh(path: str | os.PathLike) -> Bvh:
     """Reads one BVH file. Raises VtjaxError naming file and line on anything malformed."""
-    lines = _Lines(pathlib.Path(path))
+    lines = _Lines(path)
     lines.keyword("HIERARCHY")
     names, parents, offsets, channels = _hierarchy(lines)
     width = sum(map(len, channels))
@@ -111,13 +107,13 @@ def parse_bvh(path: str | os.PathLike) -> Bvh:
         problem = "truncated?" if len(rows) < int(declared) else "more rows than declared"
         raise lines.error(f"{declared} frames are declared, {len(rows)} rows follow ({problem})")
     values = np.empty((len(rows), width))
-    for index, (number, line) in enumerate(rows):
+    for index, (where, line) in enumerate(rows):
         try:
             row = np.array(line.split(), np.float64)
         except ValueError:
-            raise lines.error("a motion row holds something that is not a number", number) from None
+            raise lines.error("a motion row holds something that is not a number", where) from None
         if len(row) != width:
-            raise lines.error(f"the skeleton has {width} channels, this row has {len(row)} numbers", number)
+            raise lines.error(f"the skeleton has {width} channels, this row has {len(row)} numbers", where)
         values[index] = row
     fps = 1 / seconds
     # Frame times are printed with few digits: 0.0083333 means 120.
@@ -168,13 +164,13 @@ def _hierarchy(lines: _Lines) -> tuple[list[str], list[int], list[list[float]], 
 
 def _channel_names(lines: _Lines, joint: str) -> tuple[str, ...]:
     words = lines.keyword("CHANNELS").split()
-    found = tuple(words[1:])
-    if not words or not words[0].isdigit() or int(words[0]) != len(found):
+    names = tuple(words[1:])
+    if not words or not words[0].isdigit() or int(words[0]) != len(names):
         raise lines.error(f"channels of {joint!r}: a count and that many names are expected, found {' '.join(words)!r}")
-    for name in found:
+    for name in names:
         if name not in _CHANNELS:
             raise lines.error(f"channels of {joint!r}: unknown channel {name!r}, known: {', '.join(_CHANNELS)}")
-    return found
+    return names
 
 
 def bvh_files(path: pathlib.Path) -> list[pathlib.Path]:

@@ -131,19 +131,18 @@ def prepare(options: Options, videos: Sequence[VideoRecord] | None = None, class
     problems, notes = Problems(), Problems()
     if videos is None:
         videos, classes = listed_videos(options, problems, notes)
-    found = []
+    present: dict[str, VideoRecord] = {}
     for video in videos:
         if video.path is None:
             unsought = options.dataset and not options.videos
             reason = "no file: --videos names the folder of the videos" if unsought else "its file was not found"
             problems.add(video.where, reason)
-        else:
-            found.append(video)
-    if not found:
+        elif (first := present.setdefault(video.id, video)) is not video:
+            raise VtjaxError(f"{video.where} and {first.where}: two videos have the id {video.id!r}")
+    if not present:
         raise VtjaxError(f"{options.input}: nothing to prepare\n{problems.report() or 'it holds no rows'}")
-    _unique(found)
     folder = pathlib.Path(options.output)
-    plan = make_plan(folder, found, classes, options.making, options.videos_per_shard)
+    plan = make_plan(folder, list(present.values()), classes, options.making, options.videos_per_shard)
     begin(plan, options.overwrite)
     todo = [shard for shard in plan.unfinished() if shard % hosts == host]
     _work(plan, todo, options)
@@ -152,20 +151,12 @@ def prepare(options: Options, videos: Sequence[VideoRecord] | None = None, class
         for kept, some in ((False, problems), (True, notes)) for p in some.items
     ]  # fmt: skip
     meta = finish(plan, listed)
-    summary = Summary(options.output, len(found), meta, len(todo), len(plan.unfinished()), problems, notes)
+    summary = Summary(options.output, len(present), meta, len(todo), len(plan.unfinished()), problems, notes)
     _collect(plan, summary)
     summary.seconds = time.monotonic() - started
     if meta is not None and not meta["videos"]:
         raise VtjaxError(f"{options.input}: nothing usable\n{summary.problems.report()}")
     return summary
-
-
-def _unique(videos: Sequence[VideoRecord]) -> None:
-    seen: dict[str, str] = {}
-    for video in videos:
-        if video.id in seen:
-            raise VtjaxError(f"{video.where} and {seen[video.id]}: two videos have the id {video.id!r}")
-        seen[video.id] = video.where
 
 
 def _hosts(text: str) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from vtjax.errors import VtjaxError, nearest
+from vtjax.trees import flatten
 
 Tower = Callable[[np.ndarray], Any]
 NAMED = {"clip_embeddings": "embeddings", "clip_states": "states"}
@@ -93,15 +94,8 @@ class ClipTower:
 def _digest(params: Mapping[str, Any]) -> str:
     """sha256 of a tree of arrays, by name."""
     digest = hashlib.sha256()
-
-    def add(tree: Mapping[str, Any], path: str) -> None:
-        for name in sorted(tree):
-            if isinstance(tree[name], Mapping):
-                add(tree[name], f"{path}/{name}")
-            else:
-                array = np.ascontiguousarray(tree[name])
-                digest.update(f"{path}/{name} {array.dtype} {array.shape}".encode())
-                digest.update(array.view(np.uint8).reshape(-1).data)
-
-    add(params, "")
+    for name, leaf in sorted(flatten(params).items(), key=lambda item: item[0].split("/")):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"/{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.view(np.uint8).reshape(-1))
     return digest.hexdigest()
