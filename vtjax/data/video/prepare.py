@@ -137,8 +137,11 @@ def prepare(options: Options, videos: Sequence[VideoRecord] | None = None, class
             unsought = options.dataset and not options.videos
             reason = "no file: --videos names the folder of the videos" if unsought else "its file was not found"
             problems.add(video.where, reason)
-        elif (first := present.setdefault(video.id, video)) is not video:
-            raise VtjaxError(f"{video.where} and {first.where}: two videos have the id {video.id!r}")
+        elif video.id in present:
+            first = present[video.id].where
+            raise VtjaxError(f"{video.where} and {first}: two videos have the id {video.id!r}")
+        else:
+            present[video.id] = video
     if not present:
         raise VtjaxError(f"{options.input}: nothing to prepare\n{problems.report() or 'it holds no rows'}")
     folder = pathlib.Path(options.output)
