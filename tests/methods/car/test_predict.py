@@ -48,6 +48,20 @@ def test_a_text_ranks_the_motions_of_the_test_split(run, clips, embedder):
     assert len(run.predict(text=text, top=1000, split="val")) == 32
 
 
+def test_a_second_query_pays_for_its_text_alone(trained, monkeypatch):
+    """The model is opened once for each Run, and the motions that were searched stay embedded."""
+    run = vtjax.load(trained)
+    first = run.predict(text="A person jumps.")
+    for place in ("vtjax.methods.car.embed.open_embedder", "vtjax.methods.car.embed.Embedder.motions"):
+        monkeypatch.setattr(place, None)
+    again = run.predict(text="A person jumps.")
+    assert [(m.name, m.score) for m in again] == [(m.name, m.score) for m in first]
+    assert run.predict(text="A person waves.")[0].score != first[0].score
+    run.model.embedder = None
+    with pytest.raises(TypeError, match=r"predict\(spilt=...\): no such argument; did you mean 'split'"):
+        run.predict(text="a", spilt="val")
+
+
 def test_a_motion_ranks_texts(run, clips, embedder):
     texts = ["A person walks.", "A person sits down.", "A person jumps up.", "A person waves.", "A person kicks."]
     query = embedder.motions(run.params, [clips[3].features])[0].astype(np.float64)
