@@ -157,7 +157,7 @@ class Workshop:
         return rng, text, things, shots, tools, frames
 
     def _segments(self, rng, shots: Sequence[Shot], entities: Sequence[Entity]) -> tuple[Segment, ...]:
-        found = []
+        segments = []
         for shot in shots:
             if not shot.verb:
                 continue
@@ -165,8 +165,8 @@ class Workshop:
             objects = tuple(1 + o for o in shot.objects)
             true, false = captions(rng, shot.verb, objects, entities)
             times = (begin / self.settings.fps, end / self.settings.fps)
-            found.append(Segment(shot.verb, LABEL[shot.verb], objects, begin, end, *times, true, false, shot.step))
-        return tuple(found)
+            segments.append(Segment(shot.verb, LABEL[shot.verb], objects, begin, end, *times, true, false, shot.step))
+        return tuple(segments)
 
     def _drawn(self, rng, things: tuple[Thing, ...], shots, tools, frames: int) -> dict[str, Any]:
         """The fields of workshop_types.Video that are drawn, and the split."""

@@ -132,13 +132,13 @@ class Canvas:
         half_u, half_v = (np.hypot(*extent),) * 2 if turn is not None else extent
         centre_x, centre_y = (x - 0.5 - shift_x) * zoom + 0.5, (y - 0.5 - shift_y) * zoom + 0.5
         reach_x, reach_y = half_u * scale * 1.05 + 1.0 / size, half_v * scale * 1.05 + 1.0 / size
-        seen = (np.abs(centre_x - 0.5) < 0.5 + reach_x) & (np.abs(centre_y - 0.5) < 0.5 + reach_y)
-        if not seen.all():
-            if not seen.any():
+        inside = (np.abs(centre_x - 0.5) < 0.5 + reach_x) & (np.abs(centre_y - 0.5) < 0.5 + reach_y)
+        if not inside.all():
+            if not inside.any():
                 return
-            frame, zoom = frame[seen], zoom[seen]
-            centre_x, centre_y = centre_x[seen], centre_y[seen]
-            turn = None if turn is None else turn[seen]
+            frame, zoom = frame[inside], zoom[inside]
+            centre_x, centre_y = centre_x[inside], centre_y[inside]
+            turn = None if turn is None else turn[inside]
         wide, high = (min(size, int(2 * reach * size) + 2) for reach in (reach_x, reach_y))
         left = np.clip((centre_x * size - 0.5 * wide).astype(np.int64), 0, size - wide)
         top = np.clip((centre_y * size - 0.5 * high).astype(np.int64), 0, size - high)

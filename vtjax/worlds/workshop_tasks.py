@@ -79,7 +79,7 @@ def castings(task_name: str, pairs: str) -> tuple[tuple[str, ...], ...]:
 
     "seen" admits none of the held-out verb-object pairs, "held_out" asks for at least one.
     """
-    task, found = TASK[task_name], []
+    task, castings = TASK[task_name], []
     for kinds in itertools.product(*task.objects.values()):
         kind = dict(zip(task.objects, kinds, strict=True))
         cast = [(verb, tuple(kind[name] for name in names.split())) for verb, names in task.steps]
@@ -87,8 +87,8 @@ def castings(task_name: str, pairs: str) -> tuple[tuple[str, ...], ...]:
             continue
         unseen = any(held_out(verb, of) for verb, of in cast)
         if pairs == "all" or unseen == (pairs == "held_out"):
-            found.append(kinds)
-    return tuple(found)
+            castings.append(kinds)
+    return tuple(castings)
 
 
 def tasks_of(split: Split) -> tuple[str, ...]:

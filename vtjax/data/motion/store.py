@@ -246,10 +246,10 @@ class MotionStore:
         if name in self.meta.get("subsets", {}):
             position = {key: i for i, key in enumerate(self.keys)}
             return [position[key] for key in self.meta["subsets"][name]]
-        found = [i for i, record in enumerate(self.records) if record.get("split") == name]
-        if not found:
+        indices = [i for i, record in enumerate(self.records) if record.get("split") == name]
+        if not indices:
             raise MissingSplit(f"{self.path}: no split {name!r}: {nearest(name, self.splits)}")
-        return found
+        return indices
 
     def statistics(self, indices: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
         """Mean and unbiased std per dimension over the rows of these clips, float32 [263] each; normalise by

@@ -105,8 +105,8 @@ class Captions:
             places = [root / "meta.json", root / "captions.csv"]
         else:
             places = [root.with_name(root.stem + end) for end in ("_meta.json", ".json", ".csv")]
-        found = next((p for p in places if p.is_file()), None)
-        return cls(_read_table(found) if found else {}, problems)
+        file = next((p for p in places if p.is_file()), None)
+        return cls(_read_table(file) if file else {}, problems)
 
     def fps(self, key: str) -> float | None:
         """The frame rate the side file gives for this key."""

@@ -81,13 +81,13 @@ def _from_text(path: pathlib.Path) -> list[str]:
 
 
 def _from_json(path: pathlib.Path, dataset: str | None) -> list[str]:
-    found = read_json(path)
+    content = read_json(path)
     if dataset is not None:
         return list(data_info(path, dataset)[1]["classes"])
-    if isinstance(found, dict) and all(isinstance(v, (int, str)) for v in found.values()):
-        return _ordered(path, [(f"{path}: {name}", index, name) for name, index in found.items()])
-    if is_names(found):
-        return found
+    if isinstance(content, dict) and all(isinstance(v, (int, str)) for v in content.values()):
+        return _ordered(path, [(f"{path}: {name}", index, name) for name, index in content.items()])
+    if is_names(content):
+        return content
     raise VtjaxError(f"{path}: {{name: index}} or a list of names is expected; for data_info.json name the data set")
 
 
@@ -98,13 +98,13 @@ def data_info(path: str | os.PathLike, dataset: str) -> tuple[str, dict]:
     index that evaluation leaves out (None where negative or absent). The file's `fps` is one nominal number for all
     videos and is not given on. The name is matched without regard to case.
     """
-    found = read_json(path)
-    if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
+    entries = read_json(path)
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
         raise VtjaxError(f"{path}: an object of data sets, each an object, is expected")
-    name = next((n for n in found if n.lower() == dataset.lower()), None)
+    name = next((n for n in entries if n.lower() == dataset.lower()), None)
     if name is None:
-        raise VtjaxError(f"{path}: no data set {dataset!r}: {nearest(dataset, found)}")
-    entry = found[name]
+        raise VtjaxError(f"{path}: no data set {dataset!r}: {nearest(dataset, entries)}")
+    entry = entries[name]
     classes = entry.get("class_names", entry.get("class_index"))
     sessions = {s: entry.get(f"{s}_session_set") for s in ("train", "test")}
     if not is_names(classes) or not all(map(is_names, sessions.values())):

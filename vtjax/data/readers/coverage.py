@@ -103,16 +103,16 @@ class Coverage:
     def _locate(self, records: list[VideoRecord], videos: str | os.PathLike | MediaFolder) -> list[VideoRecord]:
         folder = videos if isinstance(videos, MediaFolder) else MediaFolder(videos)
         self.searched = str(folder.root)
-        found = {record.video: folder.find(record.video) for record in records}
-        self.on_disk = sum(path is not None for path in found.values())
-        self.missing = [video for video, path in found.items() if path is None]
+        paths = {record.video: folder.find(record.video) for record in records}
+        self.on_disk = sum(path is not None for path in paths.values())
+        self.missing = [video for video, path in paths.items() if path is None]
         for path in folder.empty:
             self.notes.add(path, "empty file, counted as missing")
         for path in folder.unreadable:
             self.notes.add(path, "cannot be read")
         for name in folder.ambiguous:
             self.notes.add(name, "several files have this name, the first in order of path is taken")
-        return [dataclasses.replace(r, path=found[r.video]) for r in records]
+        return [dataclasses.replace(r, path=paths[r.video]) for r in records]
 
     def report(self, examples: int = 3) -> str:
         """One line of counts, then one line per kind of row that was left out or needs a note."""

@@ -44,15 +44,15 @@ def articles(folder: Place) -> dict[tuple[str, str], StepScript]:
 def splits(folder: Place) -> dict[str, list[str]]:
     """Video ids by split. Raises VtjaxError when two splits share a video."""
     path = find_file(folder, ("video_splits.json",))
-    found = read_json(path)
-    if not isinstance(found, dict) or not all(is_names(ids) for ids in found.values()):
+    members = read_json(path)
+    if not isinstance(members, dict) or not all(is_names(ids) for ids in members.values()):
         raise VtjaxError(f"{path}: {{split: [video, ...]}} is expected")
     owner: dict[str, str] = {}
-    for name, ids in found.items():
+    for name, ids in members.items():
         for video in ids:
             if owner.setdefault(video, name) != name:
                 raise VtjaxError(f"{path}: {video} is in {owner[video]} and in {name}; the splits must be disjoint")
-    return found
+    return members
 
 
 def read(

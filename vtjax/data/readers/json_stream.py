@@ -58,12 +58,12 @@ class _Text:
                 return ""
 
     def expect(self, characters: str) -> str:
-        found = self.peek()
-        if not found or found not in characters:
+        at = self.peek()
+        if not at or at not in characters:
             wanted = " or ".join(map(repr, characters))
-            raise self.error(f"not JSON: {wanted} is expected, found {found or 'the end of the file'!r} (truncated?)")
+            raise self.error(f"not JSON: {wanted} is expected, found {at or 'the end of the file'!r} (truncated?)")
         self.skip(self.at + 1)
-        return found
+        return at
 
     def value(self) -> Any:
         """Decodes the next value. The window may cut a number ("12", "3."), so it must not end right behind one."""

@@ -34,8 +34,8 @@ def files_below(
     """
     try:
         status = os.stat(folder)
-        with os.scandir(os.fspath(folder)) as found:
-            entries = sorted((e for e in found if not e.name.startswith(".")), key=lambda e: e.name)
+        with os.scandir(os.fspath(folder)) as listing:
+            entries = sorted((e for e in listing if not e.name.startswith(".")), key=lambda e: e.name)
             folders = {entry.name for entry in entries if entry.is_dir()}
     except OSError:
         unreadable.append(str(folder))

@@ -68,8 +68,8 @@ class FrameIndex:
         Time stamps are whole ticks of the container (1 ms in Matroska): a frame counts from half a tick before its own.
         """
         tolerance = min(self.time_base[0] / self.time_base[1] / 2, 1e-3) + 1e-9
-        found = np.searchsorted(self.times, np.asarray(times, np.float64) + tolerance, side="right") - 1
-        return np.clip(found, 0, len(self) - 1).astype(np.int64)
+        places = np.searchsorted(self.times, np.asarray(times, np.float64) + tolerance, side="right") - 1
+        return np.clip(places, 0, len(self) - 1).astype(np.int64)
 
 
 def scan_index(container, stream) -> tuple[FrameIndex | None, int, int]:
@@ -168,8 +168,8 @@ def _scan(container, stream) -> tuple[np.ndarray, np.ndarray, int, bool]:
         sure = False
     if stream.codec_context.name in _MPEG4 and sizes and min(sizes) <= _NO_PICTURE:
         sure = False
-    found = np.searchsorted(order, np.array(sorted(set(keys)), np.int64))
-    return order, found, hidden, sure and len(order) > 0
+    places = np.searchsorted(order, np.array(sorted(set(keys)), np.int64))
+    return order, places, hidden, sure and len(order) > 0
 
 
 def _one_to_one(container, stream) -> bool:
@@ -187,10 +187,10 @@ def _missing_at_end(container, stream, pts: np.ndarray) -> int:
     start = (container.start_time or 0) / av.time_base
     promised = container.duration / av.time_base
     tolerance = max(0.1, 2.5 * step)
-    own = float(pts[-1]) * tick + step
-    if step <= 0 or promised - (own - start) < tolerance:
+    last = float(pts[-1]) * tick + step
+    if step <= 0 or promised - (last - start) < tolerance:
         return 0
-    end = max(own, _end_of_all(container))  # sound, or the last frame, may simply last longer
+    end = max(last, _end_of_all(container))  # sound, or the last frame, may simply last longer
     return 0 if promised - (end - start) < tolerance else round((promised - (end - start)) / step)
 
 

@@ -74,9 +74,9 @@ def read_items(
     ids = _ids(drafts)
     records = []
     for name, draft in drafts.items():
-        found = _whole(ids[name], draft, classes)
+        whole = _whole(ids[name], draft, classes)
         cut = [row for row in draft.rows if "start" in row] if unit == "segment" else []
-        records += _cut(found, cut, classes) if cut else [found]
+        records += _cut(whole, cut, classes) if cut else [whole]
     return records, classes
 
 

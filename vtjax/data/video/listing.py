@@ -32,8 +32,14 @@ def listed_videos(options: Any, problems: Problems, notes: Problems) -> tuple[Se
     if options.dataset:
         records, classes = _published(options, exclude, problems, notes)
     else:
-        own = {"unit": options.unit, "label_from_folder": options.label_from_folder, "videos": options.videos or None}
-        records, classes = read_items(options.input, problems, **own, classes=_class_file(options.classes))
+        records, classes = read_items(
+            options.input,
+            problems,
+            videos=options.videos or None,
+            unit=options.unit,
+            label_from_folder=options.label_from_folder,
+            classes=_class_file(options.classes),
+        )
     return without(records, exclude, problems), classes
 
 

@@ -88,10 +88,10 @@ def begin(plan: Plan, overwrite: bool) -> None:
         for old in plan.folder.glob("*shard-*-of-*"):
             old.unlink()
     if path.is_file():
-        found = read_json(path, "")
-        if found.get("digest") != described["digest"]:
+        begun = read_json(path, "")
+        if begun.get("digest") != described["digest"]:
             raise VtjaxError(
-                f"{plan.folder}: begun with {_difference(found, described)}; name another --output or pass --overwrite"
+                f"{plan.folder}: begun with {_difference(begun, described)}; name another --output or pass --overwrite"
             )
         return
     if plan.folder.exists() and (not plan.folder.is_dir() or any(plan.folder.iterdir())):

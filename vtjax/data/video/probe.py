@@ -66,7 +66,7 @@ def probe_all(paths: Iterable[str | os.PathLike], problems: Problems, *, exact: 
 
     Raises VtjaxError where a folder has no videos.
     """
-    found = []
+    infos = []
     for path in map(pathlib.Path, paths):
         files = [path]
         if path.is_dir():
@@ -78,10 +78,10 @@ def probe_all(paths: Iterable[str | os.PathLike], problems: Problems, *, exact: 
                 raise VtjaxError(f"{path}: no videos in it")
         for file in files:
             try:
-                found.append(probe(file, exact=exact))
+                infos.append(probe(file, exact=exact))
             except VideoError as error:
                 problems.add(error.where, error.reason)
-    return found
+    return infos
 
 
 def main(argv: Sequence[str]) -> int:

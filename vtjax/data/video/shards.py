@@ -200,8 +200,8 @@ def _video(record, reader, making: Making, tower, spool, beat) -> tuple[dict[str
         times, picks = rate_grid(video, making.fps, making.offset)
     else:
         times, picks = video.times, np.arange(len(video))
-    own = getattr(tower, "pixels", None)
-    fit = own if own is not None and not making.size else making.fit_frame
+    pixels = getattr(tower, "pixels", None)
+    fit = pixels if pixels is not None and not making.size else making.fit_frame
     frames = (fit(frame) for frame in _repeated(video, picks))
     fps = making.fps or reader.fps
     if tower is not None:
@@ -282,16 +282,16 @@ def _features(record, frames: Iterator[np.ndarray], making: Making, tower: Tower
     for group in _grouped(items, making.batch):
         batch = np.stack(group + [group[-1]] * (making.batch - len(group)))
         try:
-            found = np.asarray(tower(batch))
+            features = np.asarray(tower(batch))
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
             raise VtjaxError(f"--features={making.features}: failed on uint8 {list(batch.shape)}: {what}") from error
-        if found.ndim < 2 or len(found) != making.batch or found.dtype.kind != "f":
+        if features.ndim < 2 or len(features) != making.batch or features.dtype.kind != "f":
             raise VtjaxError(
-                f"--features={making.features}: gave {found.dtype}{list(found.shape)} for uint8 {list(batch.shape)}; "
-                f"floats [{making.batch}, ...] are expected"
+                f"--features={making.features}: gave {features.dtype}{list(features.shape)} for uint8 "
+                f"{list(batch.shape)}; floats [{making.batch}, ...] are expected"
             )
-        rows = found[: len(group)].astype(making.feature_dtype)
+        rows = features[: len(group)].astype(making.feature_dtype)
         if not np.isfinite(rows).all():
             raise VideoError(record.path, f"its features are not finite in {making.feature_dtype}")
         beat()

@@ -97,10 +97,10 @@ class ClipSource(abc.ABC):
             for line in pathlib.Path(self.log).read_text(encoding="utf-8").splitlines():
                 entry = json.loads(line)
                 bad[entry["where"]] = entry["reason"]
-        found = Problems()
+        problems = Problems()
         for where, reason in sorted(bad.items()):
-            found.add(where, reason)
-        return found
+            problems.add(where, reason)
+        return problems
 
 
 class VideoSource(ClipSource):
@@ -198,12 +198,12 @@ def read_clip(
       VtjaxError: `attempts` videos in a row cannot be read; its message has their reasons.
     """
     source, index = handle.source, handle.index
-    own = None if rng is None else np.random.default_rng(int(rng.integers(2**63)))
+    draws = None if rng is None else np.random.default_rng(int(rng.integers(2**63)))
     failed = Problems()
     for attempt in range(min(attempts, max(2 * len(source), 2))):
         try:
             with source.open(index) as video:
-                picks, mask = sampler(video, own)
+                picks, mask = sampler(video, draws)
                 frames = video.frames(picks)
                 if video.damage:
                     source.report(VideoError(video.path, "used, but damaged", video.damage))
@@ -211,5 +211,5 @@ def read_clip(
         except VideoError as error:
             source.report(error)
             failed.add(error.where, error.reason)
-        index = (index + 1) % len(source) if own is None else int(own.integers(len(source)))
+        index = (index + 1) % len(source) if draws is None else int(draws.integers(len(source)))
     raise VtjaxError(f"{len(failed)} videos in a row cannot be read; is the data complete?\n{failed.report()}")

@@ -72,8 +72,8 @@ class VideoStore(ClipSource):
             raise VtjaxError(f"{self.path}: not finished; run the same `python -m vtjax.prepare` again, it goes on")
         self.meta = read_json(self.path / "meta.json", _HINT)
         if self.meta.get("format") != "vtjax video store" or self.meta.get("version") != VERSION:
-            found = f"{self.meta.get('format')!r} version {self.meta.get('version')!r}"
-            raise VtjaxError(f"{self.path}: {found}, this vtjax reads 'vtjax video store' version {VERSION}; {_HINT}")
+            kind = f"{self.meta.get('format')!r} version {self.meta.get('version')!r}"
+            raise VtjaxError(f"{self.path}: {kind}, this vtjax reads 'vtjax video store' version {VERSION}; {_HINT}")
         self._ends = np.cumsum(self.meta["shard_videos"]).tolist()
         self._reset()
 

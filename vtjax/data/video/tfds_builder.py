@@ -15,6 +15,7 @@ VideoStore is.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from vtjax.data.readers.json_stream import read_json
 from vtjax.data.video.container import VideoError
 from vtjax.data.video.items import read_items
 from vtjax.data.video.shards import Making, made_video
@@ -81,19 +83,14 @@ class VideoFolder(tfds.core.GeneratorBasedBuilder):
         for video in videos:
             splits.setdefault(video.split or "train", []).append(video)
         beam = bool(settings.get("beam", False))
-        return {name: self._generate_examples(tuple(found), making, beam) for name, found in splits.items()}
+        return {name: self._generate_examples(tuple(records), making, beam) for name, records in splits.items()}
 
     def _generate_examples(self, videos: Sequence[VideoRecord], making: Making, beam: bool) -> Any:
         if beam:
             from tensorflow_datasets.core.utils.lazy_imports_utils import apache_beam
 
             return apache_beam.Create(videos) | apache_beam.FlatMap(_Examples(making))
-        return self._counted(videos, making)
-
-    def _counted(self, videos: Sequence[VideoRecord], making: Making) -> Iterator[tuple[str, dict[str, Any]]]:
-        examples = _Examples(making, self.problems)
-        for video in videos:
-            yield from examples(video)
+        return itertools.chain.from_iterable(map(_Examples(making, self.problems), videos))
 
 
 @dataclasses.dataclass
@@ -133,19 +130,14 @@ def _example(video: VideoRecord, entry: dict[str, Any], chunks: list[bytes]) -> 
 
 
 def _settings(path: pathlib.Path) -> tuple[dict[str, Any], Making]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise VtjaxError(f"{path}: no such file; an object of settings is expected, {{}} for the defaults") from None
-    except ValueError as error:
-        raise VtjaxError(f"{path}: not JSON: {error}") from None
-    if not isinstance(found, dict):
+    settings = read_json(path, "file; an object of settings is expected, {} for the defaults")
+    if not isinstance(settings, dict):
         raise VtjaxError(f"{path}: an object of settings is expected")
     fields = {field.name: field for field in dataclasses.fields(Making)}
-    for name in found:
+    for name in settings:
         if name not in _OWN and name not in fields:
             raise VtjaxError(f"{path}: unknown setting {name!r}: {nearest(name, [*_OWN, *fields])}")
-    return found, Making(**{name: value for name, value in found.items() if name in fields})
+    return settings, Making(**{name: value for name, value in settings.items() if name in fields})
 
 
 class TfdsVideos(ClipSource):
