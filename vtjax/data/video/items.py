@@ -14,6 +14,7 @@ cannot be used are left out and counted by file and line; they never stop the ot
 from __future__ import annotations
 
 import codecs
+import collections
 import csv
 import dataclasses
 import json
@@ -22,7 +23,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vtjax.data.readers.coverage import BadRow
+from vtjax.data.readers.coverage import BadRow, Coverage
 from vtjax.data.readers.media_folder import VIDEO_SUFFIXES, MediaFolder, files_below, stem
 from vtjax.data.readers.rows import seconds_of
 from vtjax.data.video_records import Caption, Narration, Segment, VideoRecord
@@ -63,18 +64,20 @@ def read_items(
         drafts = {source.name: _Draft(source.name, source, str(source))}
     else:
         raise VtjaxError(f"{source}: a folder of videos, a video, or a list {', '.join(LISTS)} is expected")
-    names = sorted({row["label"] for d in drafts.values() for row in d.rows if "label" in row})
+    labelled = [row for draft in drafts.values() for row in draft.rows if "label" in row]
     if classes is None:
-        classes = tuple(names)
-    for draft in drafts.values():
-        draft.drop_unknown(classes, problems)
+        classes = tuple(sorted({row["label"] for row in labelled}))
+    for row in labelled:
+        if row["label"] not in classes:
+            problems.add(f"{row['where']}: {row.pop('label')!r}", "its label is not in the list of classes")
     if any(draft.split for draft in drafts.values()):
         for draft in drafts.values():
             draft.split = draft.split or "train"
-    ids = _ids(drafts)
+    sharing = collections.Counter(map(stem, drafts))
     records = []
     for name, draft in drafts.items():
-        whole = _whole(ids[name], draft, classes)
+        key = stem(name) if sharing[stem(name)] == 1 else name  # with its suffix where two would share an id
+        whole = _whole(key, draft, classes)
         cut = [row for row in draft.rows if "start" in row] if unit == "segment" else []
         records += _cut(whole, cut, classes) if cut else [whole]
     return records, classes
@@ -89,11 +92,6 @@ class _Draft:
     where: str
     split: str = ""
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-
-    def drop_unknown(self, classes: tuple[str, ...], problems: Problems) -> None:
-        for row in self.rows:
-            if "label" in row and row["label"] not in classes:
-                problems.add(f"{row['where']}: {row.pop('label')!r}", "its label is not in the list of classes")
 
 
 def _from_folder(folder: pathlib.Path, problems: Problems, label_from_folder: bool) -> dict[str, _Draft]:
@@ -120,8 +118,9 @@ def _from_folder(folder: pathlib.Path, problems: Problems, label_from_folder: bo
 def _from_list(file: pathlib.Path, root: pathlib.Path, problems: Problems) -> dict[str, _Draft]:
     drafts: dict[str, _Draft] = {}
     media: list[MediaFolder] = []
+    coverage = Coverage("", problems=problems)
     for where, row in _rows(file, problems):
-        try:
+        with coverage.entry(where):
             row = _checked(row, where)
             name = row.pop("video", "")
             if not name:
@@ -135,8 +134,6 @@ def _from_list(file: pathlib.Path, root: pathlib.Path, problems: Problems) -> di
             draft.split = draft.split or split
             if set(row) - {"where"}:
                 draft.rows.append(row)
-        except BadRow as bad:
-            problems.add(f"{where}: {bad.detail}" if bad.detail else where, bad.reason)
     return drafts
 
 
@@ -262,14 +259,6 @@ def _find(root: pathlib.Path, name: str, media: list[MediaFolder]) -> pathlib.Pa
             media.append(MediaFolder(root))
         path = media[0].find(name) or path
     return path
-
-
-def _ids(drafts: Mapping[str, _Draft]) -> dict[str, str]:
-    """Names without suffix, with it where two videos would share one."""
-    counts: dict[str, int] = {}
-    for name in drafts:
-        counts[stem(name)] = counts.get(stem(name), 0) + 1
-    return {name: stem(name) if counts[stem(name)] == 1 else name for name in drafts}
 
 
 def _label(row: Mapping[str, Any], classes: tuple[str, ...]) -> int:
