@@ -76,9 +76,12 @@ def read_split(path: str | os.PathLike) -> list[str]:
     return ids
 
 
-def admitted(split: str, seconds: float, limits: tuple[float, float] | None = SECONDS) -> bool:
-    """TMR's rule: captions of train and val last 2 to 10 s, the test is never filtered."""
-    return limits is None or "test" in split or limits[0] <= seconds <= limits[1]
+def admitted(split: str, seconds: float, where: str, problems: Problems) -> bool:
+    """TMR's rule: captions of train and val last 2 to 10 s, the test is never filtered; others are counted."""
+    inside = "test" in split or SECONDS[0] <= seconds <= SECONDS[1]
+    if not inside:
+        problems.add(where, f"{split} caption outside {SECONDS[0]:g} to {SECONDS[1]:g} s")
+    return inside
 
 
 def read_humanml3d(
@@ -87,7 +90,6 @@ def read_humanml3d(
     *,
     problems: Problems,
     coverage: Coverage | None = None,
-    seconds: tuple[float, float] | None = SECONDS,
 ) -> Iterator[MotionClip]:
     """Yields the clips of one split; captions keep their segments and their index in the text file.
 
@@ -118,7 +120,7 @@ def read_humanml3d(
             continue
         if not check_features(features, str(motion), problems=problems):
             continue
-        captions = tuple(_captions(key, lines, len(features), split, seconds, problems))
+        captions = tuple(_captions(key, lines, len(features), split, problems))
         if not captions:
             problems.add(text, "no usable caption")
             continue
@@ -127,7 +129,7 @@ def read_humanml3d(
         yield MotionClip(key, features.astype(np.float32), captions)
 
 
-def _captions(key, lines, frames, split, limits, problems) -> Iterator[Caption]:
+def _captions(key, lines, frames, split, problems) -> Iterator[Caption]:
     # T joints give T-1 feature rows, and the published durations count the joints.
     duration = (frames + 1) / FPS
     for line in lines:
@@ -138,7 +140,5 @@ def _captions(key, lines, frames, split, limits, problems) -> Iterator[Caption]:
                 problems.add(f"{key} caption {line.index} at {line.start:g} to {line.end:g} s", "empty segment")
                 continue
         length = duration if start is None else end - start
-        if not admitted(split, length, limits):
-            problems.add(f"{key} caption {line.index}", f"{split} caption outside {limits[0]:g} to {limits[1]:g} s")
-            continue
-        yield dataclasses.replace(line, end=end)
+        if admitted(split, length, f"{key} caption {line.index}", problems):
+            yield dataclasses.replace(line, end=end)

@@ -16,7 +16,7 @@ import numpy as np
 from vtjax.data.motion.clip import FPS, Caption, MotionClip
 from vtjax.data.motion.validate import check_features, load_array
 from vtjax.data.readers.coverage import Coverage
-from vtjax.data.readers.humanml3d import SECONDS, admitted, read_split
+from vtjax.data.readers.humanml3d import admitted, read_split
 from vtjax.data.readers.json_stream import read_json
 from vtjax.errors import Problems, VtjaxError
 
@@ -53,14 +53,7 @@ def _entry(key: str, value: dict, where: str) -> Entry:
         raise VtjaxError(f"{where}: path, duration and annotations (text, start, end) are expected: {error}") from None
 
 
-def select(
-    entries: dict[str, Entry],
-    ids: list[str],
-    split: str,
-    *,
-    problems: Problems,
-    seconds: tuple[float, float] | None = SECONDS,
-) -> list[Entry]:
+def select(entries: dict[str, Entry], ids: list[str], split: str, *, problems: Problems) -> list[Entry]:
     """Entries of a split with the annotations TMR admits there; ids left without any are counted and left out."""
     kept = []
     for key in ids:
@@ -74,9 +67,7 @@ def select(
                 problems.add(where, "empty caption")
             elif not annotation.end > annotation.start:
                 problems.add(where, "segment ends before it starts")
-            elif not admitted(split, annotation.end - annotation.start, seconds):
-                problems.add(where, f"{split} caption outside {seconds[0]:g} to {seconds[1]:g} s")
-            else:
+            elif admitted(split, annotation.end - annotation.start, where, problems):
                 usable.append(annotation)
         if usable:
             kept.append(dataclasses.replace(entries[key], annotations=tuple(usable)))
@@ -92,7 +83,6 @@ def read_tmr(
     features: str | os.PathLike | None = None,
     problems: Problems,
     coverage: Coverage | None = None,
-    seconds: tuple[float, float] | None = SECONDS,
 ) -> Iterator[MotionClip]:
     """Yields the clips of one split of a TMR folder (annotations.json, {split}.txt), features [T, 263] cut to the
     rows its captions cover. features: folder of {path}.npy, by default `root`.
@@ -105,7 +95,7 @@ def read_tmr(
     coverage.listed = len(ids)
     coverage.annotated = sum(key in entries for key in ids)
     coverage.rows = sum(len(entries[key].annotations) for key in ids if key in entries)
-    for entry in select(entries, ids, split, problems=problems, seconds=seconds):
+    for entry in select(entries, ids, split, problems=problems):
         file = folder / f"{entry.path}.npy"
         if not file.is_file():
             problems.add(file, "annotated, but the motion is not on disk")
