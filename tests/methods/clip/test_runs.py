@@ -50,7 +50,7 @@ def test_clips_that_cannot_be_read_are_left_out_of_every_figure(world_run, monke
     monkeypatch.setattr(WorkshopClips, "open", open_clip)
     run = Run(world_run.work)
     scores = run.model.gallery(run.params)
-    assert len(scores.unread) == 1 and broken not in [row.index for row in scores.rows.rows]
+    assert scores.left_out == len(scores.unread) == 1 and broken not in [row.index for row in scores.rows.rows]
     np.testing.assert_array_equal(scores.videos, np.delete(whole.videos, 1, axis=0))
     np.testing.assert_array_equal(scores.labels, np.delete(whole.labels, 1))
     results = run.evaluate()

@@ -32,13 +32,14 @@ VIDEOS, TEXTS = 32, 64  # batch sizes
 class Gallery:
     """N clips that can be read, and what the model makes of them.
 
-    videos, backwards: unit embeddings float32 [N, D], of the clips shown forwards and backwards. unread: the clips that
-    cannot be read and are left out.
+    videos, backwards: unit embeddings float32 [N, D], of the clips shown forwards and backwards. left_out: number of
+    clips that cannot be read. unread: those of them that this process tried, with reasons.
     """
 
     rows: data.Rows
     videos: np.ndarray
     backwards: np.ndarray
+    left_out: int = 0
     unread: Problems = dataclasses.field(default_factory=Problems)
 
     @property
@@ -80,7 +81,7 @@ class Embedder:
         if not len(kept):
             raise VtjaxError(f"no video can be read\n{clips.unread.report()}")
         readable = data.Rows(rows.source, [rows.rows[i] for i in kept], rows.log)
-        return Gallery(readable, videos[kept], backwards[kept], clips.unread)
+        return Gallery(readable, videos[kept], backwards[kept], len(rows) - len(kept), clips.unread)
 
     def embed_clips(
         self, params: dict, clips: Iterable[tuple[np.ndarray, np.ndarray]]

@@ -119,8 +119,8 @@ def results_of(
         results += zero_shot(gallery, classes, prompts)
         results += order_results(embedder, params, gallery, classes, prompts)
     results += retrieval_results(embedder, params, gallery, every_protocol)
-    if every_protocol and len(gallery.unread):
-        note = f"{len(gallery.unread)} clips cannot be read and are left out"
+    if every_protocol and gallery.left_out:
+        note = f"{gallery.left_out} clips cannot be read and are left out"
         results = [dataclasses.replace(r, notes=(*r.notes, note)) for r in results]
     return results
 
