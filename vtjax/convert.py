@@ -26,7 +26,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def layouts() -> dict[str, Layout]:
-    """Every layout by name, in the order in which they are tried.
+    """Gives every layout by name, in the order in which they are tried.
 
     First those that files and settings tell, then those of the methods' parameters, then what tensors' names tell.
     """
@@ -34,7 +34,7 @@ def layouts() -> dict[str, Layout]:
     return {one.name: one for one in (*layout.BY_SETTINGS, *of_methods, *layout.BY_NAMES)}
 
 
-__doc__ += "\nKinds of checkpoint, told from files, settings and names unless --kind says it:\n\n" + "\n".join(
+__doc__ += "\nKinds of checkpoint, recognised by files, settings and names unless --kind says it:\n\n" + "\n".join(
     f"  {one.name:9}{one.about}" for one in layouts().values()
 ) + "\n"
 
@@ -59,7 +59,7 @@ def define_flags() -> None:
 
 
 def convert(rest: Sequence[str]) -> int:
-    """What the flags ask for."""
+    """Does what the flags ask for."""
     from absl import flags
 
     if len(rest) > 1:

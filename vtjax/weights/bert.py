@@ -91,7 +91,7 @@ _DISTILBERT_FIELDS = _FIELDS | {
 
 
 def config_from_hf(settings: Mapping[str, Any], where: str = "config.json") -> BertConfig:
-    """`BertConfig` from the content of a Hugging Face config.json.
+    """Reads `BertConfig` from the content of a Hugging Face config.json.
 
     Raises:
       VtjaxError: another model type, a missing size, or a feature that the encoder does not have.
@@ -125,7 +125,7 @@ def config_from_hf(settings: Mapping[str, Any], where: str = "config.json") -> B
 
 
 def config_to_hf(config: BertConfig) -> dict[str, Any]:
-    """The config.json that transformers reads for `config`."""
+    """Gives the config.json that transformers reads for `config`."""
     names = _DISTILBERT_FIELDS if config.kind == "distilbert" else _FIELDS
     activation = "gelu_new" if config.activation == "gelu_tanh" else config.activation
     settings = {"model_type": config.kind} | {name: getattr(config, field) for field, name in names.items()}
@@ -140,7 +140,7 @@ def config_to_hf(config: BertConfig) -> dict[str, Any]:
 
 
 def config_from_tensors(shapes: Mapping[str, tuple[int, ...]], where: str = "checkpoint") -> BertConfig:
-    """`BertConfig` from names and shapes alone.
+    """Reads `BertConfig` from names and shapes alone.
 
     Raises:
       VtjaxError: no model of the family, or a size that its tensors do not give.
@@ -174,7 +174,7 @@ def config_from_tensors(shapes: Mapping[str, tuple[int, ...]], where: str = "che
 
 
 def entries(config: BertConfig) -> Iterator[tables.Entry]:
-    """Every published tensor that is a parameter, without its prefix."""
+    """Lists every published tensor that is a parameter, without its prefix."""
     yield tables.same("embeddings/word/embedding", _MARKER)
     yield tables.same("embeddings/position/embedding", "embeddings.position_embeddings.weight")
     if config.token_types:
@@ -187,7 +187,7 @@ def entries(config: BertConfig) -> Iterator[tables.Entry]:
 
 
 def published_names(names: Iterable[str]) -> dict[str, str]:
-    """Name as `entries` has it -> name: without a common prefix ("bert.", "text_model."), norms' leaves as today.
+    """Gives name as `entries` has it -> name: without a common prefix ("bert.", "text_model."), norms' leaves as today.
 
     The norms of checkpoints older than 2019 call their parameters gamma and beta.
     """
@@ -203,7 +203,7 @@ def published_names(names: Iterable[str]) -> dict[str, str]:
 def from_hf(
     config: BertConfig, tensors: Mapping[str, np.ndarray], where: str = "checkpoint", dtype: Any = np.float32
 ) -> tuple[dict[str, Any], report.MatchReport]:
-    """Parameters of `BertEncoder(config)`, nested dicts of `dtype`, from tensors under their published names.
+    """Loads parameters of `BertEncoder(config)`, nested dicts of `dtype`, from tensors under their published names.
 
     `tensors` may be lazy: each is read once.
 
@@ -216,14 +216,14 @@ def from_hf(
 
 
 def to_hf(config: BertConfig, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Tensors under their published names from parameters of `BertEncoder(config)`; `from_hf`'s exact inverse."""
+    """Gives tensors under their published names from parameters of `BertEncoder(config)`; `from_hf`'s exact inverse."""
     return tables.write(list(entries(config)), tables.shapes_of(expected_shapes(config)), params)
 
 
 def load_bert(
     folder_or_hub_id: str | os.PathLike[str], dtype: Any = np.float32
 ) -> tuple[BertConfig, dict[str, Any]]:
-    """Settings and parameters of a published BERT-family model, from its folder or hub id.
+    """Loads settings and parameters of a published BERT-family model, from its folder or hub id.
 
     Raises:
       VtjaxError: see `vtjax.weights.hub.local_folder`, `config_from_hf`, `from_hf` and the readers.
@@ -241,7 +241,7 @@ def save_bert(folder: str | os.PathLike[str], config: BertConfig, params: Mappin
 
 
 def init(config: BertConfig) -> dict[str, Any]:
-    """The module's own initial values; under `jax.eval_shape`, their shapes."""
+    """Makes the module's initial values; under `jax.eval_shape`, their shapes."""
     import jax
     import jax.numpy as jnp
 
@@ -249,19 +249,19 @@ def init(config: BertConfig) -> dict[str, Any]:
 
 
 def expected_shapes(config: BertConfig) -> dict[str, Any]:
-    """Shape and dtype of every parameter by its "a/b/c" name, from the module itself."""
+    """Gives the shape and dtype of every parameter by its "a/b/c" name, from the module itself."""
     import jax
 
     return flatten(jax.eval_shape(lambda: init(config)))
 
 
 def detect(source: Source) -> bool:
-    """Whether its config.json names a model of the family."""
+    """Says whether its config.json names a model of the family."""
     return source.settings.get("model_type") in _LAYERS
 
 
 def load(source: Source, options: Options) -> Loaded:
-    """Parameters of `BertEncoder`, as a `vtjax.weights.layout.Layout` reads them."""
+    """Loads parameters of `BertEncoder`, as a `vtjax.weights.layout.Layout` reads them."""
     names = published_names(source.tensors)
     if "model_type" in source.settings:
         config = source.sizes(config_from_hf)
@@ -272,5 +272,5 @@ def load(source: Source, options: Options) -> Loaded:
 
 
 def save(folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-    """config.json and model.safetensors."""
+    """Writes config.json and model.safetensors."""
     save_bert(folder, from_dict(BertConfig, dict(config)), params)

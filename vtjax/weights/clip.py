@@ -91,7 +91,7 @@ def published_names(names: Sequence[str], where: str = "checkpoint") -> tuple[st
 
 
 def init(config: ClipConfig) -> dict[str, Any]:
-    """The module's own initial values; under `jax.eval_shape`, their shapes."""
+    """Makes the module's initial values; under `jax.eval_shape`, their shapes."""
     import jax
     import jax.numpy as jnp
 
@@ -101,7 +101,7 @@ def init(config: ClipConfig) -> dict[str, Any]:
 
 @functools.cache
 def expected_shapes(config: ClipConfig) -> dict[str, tuple[int, ...]]:
-    """Shape of every parameter by its "a/b/c" name, from the module itself."""
+    """Gives the shape of every parameter by its "a/b/c" name, from the module itself."""
     one = dataclasses.replace  # the layers of a tower are alike: one of each is traced
     small = one(config, vision=one(config.vision, layers=1), text=one(config.text, layers=1))
     shapes: dict[str, Any] = {}
@@ -196,7 +196,7 @@ def stated_config(source: Source, layout: str, names: Mapping[str, str], activat
 
 
 def detect(source: Source) -> bool:
-    """Whether its settings say so, or its tensors have the class token of CLIP's vision tower."""
+    """Says whether its settings say so, or its tensors have the class token of CLIP's vision tower."""
     if source.settings.get("model_type"):
         return source.settings["model_type"] == "clip"
     if source.path.is_dir() and (source.path / "open_clip_config.json").is_file():
@@ -205,7 +205,7 @@ def detect(source: Source) -> bool:
 
 
 def load(source: Source, options: Options) -> Loaded:
-    """Parameters of `Clip`, as a `vtjax.weights.layout.Layout` reads them."""
+    """Loads parameters of `Clip`, as a `vtjax.weights.layout.Layout` reads them."""
     layout, names = published_names(list(source.tensors), str(source.path))
     config = stated_config(source, layout, names, options.activation or None)
     loaded = tables.load(
@@ -216,5 +216,5 @@ def load(source: Source, options: Options) -> Loaded:
 
 
 def save(folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-    """config.json, model.safetensors and preprocessor_config.json in Hugging Face's layout."""
+    """Writes config.json, model.safetensors and preprocessor_config.json in Hugging Face's layout."""
     save_clip_hf(folder, from_dict(ClipConfig, dict(config)), params)

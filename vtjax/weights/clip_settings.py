@@ -48,7 +48,7 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
 
 
 def config_from_hf(settings: Mapping[str, Any], where: str = "config.json") -> ClipConfig:
-    """`ClipConfig` from a config.json of model type "clip".
+    """Reads `ClipConfig` from a config.json of model type "clip".
 
     Raises:
       VtjaxError: another model type or activation, other than three channels, or no single end-of-text id.
@@ -74,7 +74,7 @@ def config_from_hf(settings: Mapping[str, Any], where: str = "config.json") -> C
 
 
 def config_to_hf(config: ClipConfig, logit_scale: float = math.log(1 / 0.07)) -> dict[str, Any]:
-    """The config.json that transformers reads for `config`.
+    """Gives the config.json that transformers reads for `config`.
 
     Raises:
       VtjaxError: an activation that transformers does not have.
@@ -100,7 +100,7 @@ def config_to_hf(config: ClipConfig, logit_scale: float = math.log(1 / 0.07)) ->
 
 
 def config_from_open_clip(settings: Mapping[str, Any], where: str = "open_clip_config.json") -> ClipConfig:
-    """`ClipConfig` from an open_clip_config.json, or the model configuration inside it.
+    """Reads `ClipConfig` from an open_clip_config.json, or the model configuration inside it.
 
     Raises:
       VtjaxError: an architecture that is not OpenAI's two transformers; the setting is named.
@@ -142,9 +142,10 @@ def config_from_open_clip(settings: Mapping[str, Any], where: str = "open_clip_c
 def config_from_tensors(
     shapes: Mapping[str, tuple[int, ...]], where: str = "checkpoint", activation: str | None = None
 ) -> ClipConfig:
-    """`ClipConfig` from the shapes of tensors under OpenAI's names; heads are 64 wide, as in all that is published.
+    """Reads `ClipConfig` from the shapes of tensors under OpenAI's names; heads are 64 wide, as in all published ones.
 
-    activation: None where the file says itself that it is one of OpenAI's, which keep their sizes among the tensors.
+    Args:
+      activation: None where the file says itself that it is one of OpenAI's, which keep their sizes among the tensors.
 
     Raises:
       VtjaxError: a tensor is missing that a size is read from, or the activation cannot be known.

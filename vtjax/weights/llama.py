@@ -66,7 +66,7 @@ _REQUIRED = ("vocab_size", "width", "layers", "heads", "ffn_width")
 
 
 def config_from_hf(settings: Mapping[str, Any], where: str = "config.json") -> LlamaConfig:
-    """`LlamaConfig` from the content of a Hugging Face config.json.
+    """Reads `LlamaConfig` from the content of a Hugging Face config.json.
 
     Raises:
       VtjaxError: another model type, a missing size, or a feature that the model does not have (biases, scaled RoPE).
@@ -97,7 +97,7 @@ def config_from_hf(settings: Mapping[str, Any], where: str = "config.json") -> L
 
 
 def config_to_hf(config: LlamaConfig, dtype: str = "float32") -> dict[str, Any]:
-    """The config.json that transformers reads for `config`, of its versions 4 and 5."""
+    """Gives the config.json that transformers reads for `config`, of its versions 4 and 5."""
     stop = list(config.stop_ids) if len(config.stop_ids) > 1 else config.stop_ids[0] if config.stop_ids else None
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -124,7 +124,7 @@ class Target:
 
 
 def key_map(config: LlamaConfig) -> Iterator[tuple[str, Target]]:
-    """(published name, target) of every parameter."""
+    """Lists (published name, target) of every parameter."""
     yield "model.embed_tokens.weight", Target("embed/embedding", None)
     for i in range(config.layers):
         for ours, theirs in MODULES.items():
@@ -137,7 +137,7 @@ def key_map(config: LlamaConfig) -> Iterator[tuple[str, Target]]:
 
 
 def published_shape(target: Target, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Torch keeps heads flat and projections as [out, in]; here they are [in, heads, head_dim] and [in, out]."""
+    """Turns a shape: torch keeps heads flat and projections as [out, in]; here are [in, heads, head_dim], [in, out]."""
     if target.path.endswith("kernel"):
         _, inputs, outputs = kernel_dims(target.path, shape)
         return math.prod(outputs), math.prod(inputs)
@@ -213,7 +213,7 @@ def load_llama(
 
 
 def to_hf(config: LlamaConfig, params: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
-    """Tensors under their published names, made one at a time as they are asked for; `from_hf`'s exact inverse.
+    """Gives tensors under their published names, made one at a time as they are asked for; `from_hf`'s exact inverse.
 
     Raises:
       VtjaxError: parameters that do not fit `config`, or that are int8.
@@ -330,13 +330,15 @@ def _writer(path: str, stacked: bool, shardings: tuple[Any, ...]) -> Any:
 
 
 def detect(source: Source) -> bool:
-    """Whether its config.json says so."""
+    """Says whether its config.json says so."""
     return source.settings.get("model_type") == "llama"
 
 
 def load(source: Source, options: Options) -> Loaded:
-    """Parameters of `LanguageModel`, bfloat16 unless another type is asked for; one published tensor is in memory at a
-    time."""
+    """Loads parameters of `LanguageModel`, bfloat16 unless another type is asked for.
+
+    One published tensor is in memory at a time.
+    """
     config = source.sizes(config_from_hf)
     tensors = Tensors(source.tensors)
 
@@ -350,5 +352,5 @@ def load(source: Source, options: Options) -> Loaded:
 
 
 def save(folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-    """config.json and model.safetensors, in shards where it is large."""
+    """Writes config.json and model.safetensors, in shards where it is large."""
     save_llama(folder, from_dict(LlamaConfig, dict(config)), params)

@@ -53,12 +53,14 @@ _CHANGES_BASE = ("pissa", "olora", "corda", "loftq")  # initialisations that als
 
 @dataclasses.dataclass(frozen=True)
 class PeftAdapter:
-    """What an adapter folder holds.
+    """Holds what an adapter folder has.
 
-    config, tree: as `vtjax.nn.lora` takes them, factors float32. extras: every other tensor of the folder under its
-    published name without "base_model." (projectors and heads that were trained beside the adapter, modules_to_save,
-    factors of modules outside the base's layers). settings: adapter_config.json. places: name in `extras` -> (file,
-    name in it).
+    Attributes:
+      config, tree: as `vtjax.nn.lora` takes them, factors float32.
+      extras: every other tensor of the folder under its published name without "base_model." (projectors and heads that
+        were trained beside the adapter, modules_to_save, factors of modules outside the base's layers).
+      settings: adapter_config.json.
+      places: name in `extras` -> (file, name in it).
     """
 
     config: LoraConfig
@@ -177,7 +179,7 @@ def _tensors(folder: pathlib.Path) -> Iterator[tuple[str, str, np.ndarray]]:
 
 
 def bare_name(name: str) -> str:
-    """The name in the model that peft wrapped; a language model that is itself wrapped starts at "model." once."""
+    """Gives the name in the model that peft wrapped; a language model that is itself wrapped starts at "model." once."""
     name = name.removeprefix("base_model.")
     return name.removeprefix("model.") if name.startswith("model.model.") else name
 
@@ -223,12 +225,12 @@ def _tree(
 
 
 def detect(source: Source) -> bool:
-    """Whether it is a folder with an adapter_config.json."""
+    """Says whether it is a folder with an adapter_config.json."""
     return source.path.is_dir() and (source.path / CONFIG_FILE).is_file()
 
 
 def load(source: Source, options: Options) -> Loaded:
-    """The adapter's tree (`vtjax.nn.lora`). Tensors beside it, such as projectors, must be named to be left out."""
+    """Loads the adapter's tree (`vtjax.nn.lora`); tensors beside it, such as projectors, must be named to be left out."""
     if not detect(source):
         raise VtjaxError(f"{source.path}: not a folder with an {CONFIG_FILE}")
     if options.allow.missing:
@@ -245,8 +247,9 @@ def load(source: Source, options: Options) -> Loaded:
 
 
 def base_shapes(name: str | None, options: Options, where: str) -> dict[str, Any]:
-    """Shapes of the language model that an adapter is for, from its config.json alone: --base, or what the adapter
-    names.
+    """Gives the shapes of the language model that an adapter is for, from its config.json alone.
+
+    The model is --base, or what the adapter names.
 
     Raises:
       VtjaxError: neither names one, or its config.json cannot be read.
@@ -262,5 +265,5 @@ def base_shapes(name: str | None, options: Options, where: str) -> dict[str, Any
 
 
 def save(folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-    """adapter_config.json and adapter_model.safetensors."""
+    """Writes adapter_config.json and adapter_model.safetensors."""
     save_peft(folder, from_dict(LoraConfig, dict(config["lora"])), params, config["base_model_name_or_path"])

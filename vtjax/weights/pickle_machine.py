@@ -135,7 +135,7 @@ class Machine(pickle._Unpickler):
         self.itemsizes: dict[str, int] = {}  # of the storages, by key
 
     def admits(self, name: str) -> bool:
-        """Whether a file may ask for a name."""
+        """Says whether a file may ask for a name."""
         return name in _ADMITTED or name in self.inert
 
     def find_class(self, module: str, name: str) -> Global:

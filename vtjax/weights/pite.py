@@ -39,9 +39,15 @@ _LLAVA = re.compile(r"(?:.*\.)?mm_projector\.\d+\.(weight|bias)")
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """params: `lora` (`vtjax.nn.lora`) and heads {kernel [in, out], bias}, each where the stage has it. config: what
-    `save_stage` needs. rest: tensors that are neither. dropped: as in `MatchReport`. merged: heads that adapters were
-    merged into."""
+    """Holds one training stage.
+
+    Attributes:
+      params: `lora` (`vtjax.nn.lora`) and heads {kernel [in, out], bias}, each where the stage has it.
+      config: what `save_stage` needs.
+      rest: tensors that are neither.
+      dropped: as in `MatchReport`.
+      merged: heads that adapters were merged into.
+    """
 
     params: dict[str, Any]
     config: dict[str, Any]
@@ -158,7 +164,7 @@ def _add(
 
 
 def _check(heads: Mapping[str, np.ndarray], base: Mapping[str, Any] | None, where: str) -> None:
-    """Whole heads, each of the language model's width on its side; points come in pairs of coordinates."""
+    """Refuses parts of heads; each is of the language model's width on its side; points come in pairs of coordinates."""
     width = flatten(base)["norm/scale"].shape[0] if base is not None else None
     expected: dict[str, Any] = {}
     for head in dict.fromkeys(path.split("/")[0] for path in heads):
@@ -196,12 +202,12 @@ def _default_name(path: str) -> str:
 
 
 def detect(source: Source) -> bool:
-    """Whether it has a visual adapter or point heads beside an adapter, or folders of stages."""
+    """Says whether it has a visual adapter or point heads beside an adapter, or folders of stages."""
     return source.path.is_dir() and bool(stage_folders(source.path))
 
 
 def load(source: Source, options: Options) -> Loaded:
-    """{"stage1": {"lora": ..., "vision_adapter": ..., ...}, ...}; float32 unless another type is asked for."""
+    """Loads {"stage1": {"lora": ..., "vision_adapter": ..., ...}, ...}, float32 unless another type is asked for."""
     folders = stage_folders(source.path) if source.path.is_dir() else {}
     if not folders:
         raise VtjaxError(f"{source.path}: not a folder of a training stage of PiTe or VTimeLLM, nor of several")
@@ -234,7 +240,7 @@ def load(source: Source, options: Options) -> Loaded:
 
 
 def save(folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-    """One folder for each stage, or the folder itself where there was one stage alone."""
+    """Writes one folder for each stage, or the folder itself where there was one stage alone."""
     for name, tree in params.items():
         stage = config["stages"][name]
         save_stage(pathlib.Path(folder) / ("" if config["single"] else stage["folder"]), stage, tree)

@@ -74,7 +74,7 @@ class SafetensorsReader(Weights):
         return self._handles.get(path) or self._open(path)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor, from the header alone."""
+        """Gives the shape of a tensor, from the header alone."""
         return tuple(self._handle(name).get_slice(name).get_shape())
 
     def dtype_name(self, name: str) -> str:

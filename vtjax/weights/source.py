@@ -61,7 +61,7 @@ class Source:
         return open_weights(self.path, self.inert)
 
     def shapes(self, names: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
-        """Shapes of tensors by other names. names: that name -> name of the tensor."""
+        """Gives the shapes of tensors by other names. names: that name -> name of the tensor."""
         return {name: self.tensors.shape(full) for name, full in names.items()}
 
     @functools.cached_property

@@ -54,7 +54,7 @@ def read(folder: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str,
 
 
 def is_run(folder: pathlib.Path) -> bool:
-    """Whether a folder is a work directory of vtjax.train, not one that `write` made.
+    """Says whether a folder is a work directory of vtjax.train, not one that `write` made.
 
     Raises:
       VtjaxError: no config.json in it, or not JSON.

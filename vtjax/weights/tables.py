@@ -58,7 +58,7 @@ class Entry:
     kind: str
 
     def published_shape(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-        """Shape of the tensor for parameters of these shapes."""
+        """Gives the shape of the tensor for parameters of these shapes."""
         if self.kind in ("dense", "conv1"):
             outs = [math.prod(shape) // _inputs(name, shape) for name, shape in zip(self.ours, shapes, strict=True)]
             return (sum(outs), _inputs(self.ours[0], shapes[0]), *([1] if self.kind == "conv1" else []))
@@ -99,12 +99,12 @@ def _inputs(name: str, shape: tuple[int, ...]) -> int:
 
 
 def same(ours: str, theirs: str) -> Entry:
-    """One tensor as it is."""
+    """Makes the entry of one tensor that stays as it is."""
     return Entry(theirs, (ours,), "same")
 
 
 def modules(ours: str, theirs: str, names: Names, bias: bool = True) -> Iterator[Entry]:
-    """Weights and biases of dense layers and norms (those with "norm" in our name), `names` below two prefixes.
+    """Lists weights and biases of dense layers and norms (those with "norm" in our name), `names` below two prefixes.
 
     A published name that ends in "_" has its leaf's name right behind it: "attn.in_proj_" + "weight".
     """
@@ -119,7 +119,7 @@ def modules(ours: str, theirs: str, names: Names, bias: bool = True) -> Iterator
 
 
 def layers(ours: str, theirs: str, count: int, names: Names) -> Iterator[Entry]:
-    """`modules` of a stack of layers; `ours` precedes "layer_0/...", `theirs` has "{i}" for the layer's number."""
+    """Lists `modules` of a stack of layers; `ours` precedes "layer_0/...", `theirs` has "{i}" for the layer's number."""
     for i in range(count):
         yield from modules(f"{ours}layer_{i}/", theirs.format(i=i), names)
 
@@ -158,7 +158,7 @@ def published(
 
 
 def count(names: Mapping[str, Any], pattern: str) -> int:
-    """How many different things the first group of a pattern matches at the names' beginnings: a stack's layers."""
+    """Counts what the first group of a pattern matches at the names' beginnings: a stack's layers."""
     return len({m[1] for name in names if (m := re.match(pattern, name))})
 
 
@@ -170,12 +170,12 @@ class Shape:
 
 
 def shapes_of(tree: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Shapes by "a/b/c" name, of nested dicts of arrays or of anything with a shape."""
+    """Gives shapes by "a/b/c" name, of nested dicts of arrays or of anything with a shape."""
     return {name: tuple(leaf.shape) for name, leaf in flatten(tree).items()}
 
 
 def initial_shapes(init: Callable[[], Mapping[str, Any]]) -> dict[str, tuple[int, ...]]:
-    """Shapes by "a/b/c" name of a model's initial values, which are not made."""
+    """Gives shapes by "a/b/c" name of a model's initial values, which are not made."""
     import jax
 
     return shapes_of(jax.eval_shape(init))

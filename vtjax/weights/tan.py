@@ -32,7 +32,7 @@ class Spelling:
 
 
 def published_names(names: Sequence[str]) -> tuple[Spelling, dict[str, str], dict[str, str]]:
-    """(spelling, name without prefix -> name, name that is no parameter -> why)."""
+    """Sorts names into (spelling, name without prefix -> name, name that is no parameter -> why)."""
     module = "module." if names and all(n.startswith("module.") for n in names) else ""
     online = any(n.startswith(f"{module}online.") for n in names)
     prefix = module + ("online." if online else "")
@@ -54,7 +54,7 @@ def published_names(names: Sequence[str]) -> tuple[Spelling, dict[str, str], dic
 
 
 def config_from_tensors(shapes: Mapping[str, tuple[int, ...]], words: str, where: str = "checkpoint") -> AlignerConfig:
-    """Sizes from the tensors; they do not tell the number of heads, which is 8 in all that was released.
+    """Reads sizes from the tensors; they do not tell the number of heads, which is 8 in all that was released.
 
     Raises:
       VtjaxError: a tensor is missing that a size is read from.
@@ -84,7 +84,7 @@ def config_from_tensors(shapes: Mapping[str, tuple[int, ...]], words: str, where
 
 
 def entries(config: AlignerConfig, words: str = WORDS[0]) -> Iterator[tables.Entry]:
-    """Every published tensor, without its prefix."""
+    """Lists every published tensor, without its prefix."""
     yield tables.same("position_embedding", "temporal_pos_embed")
     yield tables.same("text_position_embedding", "text_temporal_pos_embed")
     yield tables.same("words/embedding/embedding", f"{words}.word_embd.weight")
@@ -104,7 +104,7 @@ def entries(config: AlignerConfig, words: str = WORDS[0]) -> Iterator[tables.Ent
 
 
 def init(config: AlignerConfig) -> dict[str, Any]:
-    """The module's own initial values; under `jax.eval_shape`, their shapes."""
+    """Makes the module's initial values; under `jax.eval_shape`, their shapes."""
     import jax
     import jax.numpy as jnp
 
@@ -115,12 +115,12 @@ def init(config: AlignerConfig) -> dict[str, Any]:
 
 
 def detect(source: Source) -> bool:
-    """Whether its tensors have the joint transformer's names."""
+    """Says whether its tensors have the joint transformer's names."""
     return any("joint_temporal_encoder.resblocks." in name for name in source.names)
 
 
 def load(source: Source, options: Options) -> Loaded:
-    """Parameters of `TemporalAligner`, of the online model of its training or of one model alone."""
+    """Loads parameters of `TemporalAligner`, of the online model of its training or of one model alone."""
     spelling, names, dropped = published_names(list(source.tensors))
     config = config_from_tensors(source.shapes(names), spelling.words, str(source.path))
     described = {"aligner": to_dict(config), "spelling": to_dict(spelling)}
@@ -129,7 +129,7 @@ def load(source: Source, options: Options) -> Loaded:
 
 
 def save(folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-    """model.safetensors with the released names, prefix and spelling as they came."""
+    """Writes model.safetensors with the released names, prefix and spelling as they came."""
     aligner = from_dict(AlignerConfig, dict(config["aligner"]))
     spelling = from_dict(Spelling, dict(config["spelling"]))
     table = list(entries(aligner, spelling.words))

@@ -35,7 +35,7 @@ class Weights(Mapping[str, np.ndarray]):
 
     @abc.abstractmethod
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor, without reading it."""
+        """Gives the shape of a tensor, without reading it."""
 
     @abc.abstractmethod
     def read(self, name: str, index: Index | None = None) -> np.ndarray:

@@ -23,7 +23,7 @@ _LISTS = tuple(f"torch.jit._pickle.build_{kind}list" for kind in ("int", "double
 
 
 def is_torchscript(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a zip archive with a TorchScript program in it."""
+    """Says whether a file is a zip archive with a TorchScript program in it."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.split("/", 1)[-1] == "constants.pkl" for name in archive.namelist())

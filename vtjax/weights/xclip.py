@@ -35,7 +35,7 @@ _MESSAGE: dict[str, str | tuple[str, ...]] = {
 
 
 def published_names(names: Sequence[str], where: str = "checkpoint") -> tuple[str, str, dict[str, str], dict[str, str]]:
-    """(layout, prefix of every name, name without it -> name, name that is no parameter -> why).
+    """Sorts names into (layout, prefix of every name, name without it -> name, name that is no parameter -> why).
 
     Raises:
       VtjaxError: not an X-CLIP.
@@ -45,7 +45,7 @@ def published_names(names: Sequence[str], where: str = "checkpoint") -> tuple[st
 
 
 def config_from_tensors(shapes: Mapping[str, tuple[int, ...]], where: str = "checkpoint") -> XClipConfig:
-    """Sizes from the tensors of the released layout; heads are 64 wide, but 8 for the prompts.
+    """Reads sizes from the tensors of the released layout; heads are 64 wide, but 8 for the prompts.
 
     Raises:
       VtjaxError: a tensor is missing that a size is read from.
@@ -70,7 +70,7 @@ def config_from_tensors(shapes: Mapping[str, tuple[int, ...]], where: str = "che
 
 
 def config_from_hf(settings: Mapping[str, Any], where: str = "config.json") -> XClipConfig:
-    """`XClipConfig` from a config.json of model type "xclip"; missing settings have transformers' defaults.
+    """Reads `XClipConfig` from a config.json of model type "xclip"; missing settings have transformers' defaults.
 
     Raises:
       VtjaxError: another model type, or as `clip_settings.config_from_hf`.
@@ -98,7 +98,7 @@ def config_from_hf(settings: Mapping[str, Any], where: str = "config.json") -> X
 
 
 def config_to_hf(config: XClipConfig, logit_scale: float) -> dict[str, Any]:
-    """The config.json that transformers reads for `config`."""
+    """Gives the config.json that transformers reads for `config`."""
     settings = clip_settings.config_to_hf(_towers(config), logit_scale)
     settings["vision_config"] |= {
         "model_type": "xclip_vision_model",
@@ -119,7 +119,7 @@ def config_to_hf(config: XClipConfig, logit_scale: float) -> dict[str, Any]:
 
 
 def entries(config: XClipConfig, layout: str) -> Iterator[tables.Entry]:
-    """Every published tensor, without its prefix."""
+    """Lists every published tensor, without its prefix."""
     hf = layout == "hf"
     for entry in clip.entries(_towers(config), "hf" if hf else "openai"):
         # Hugging Face's CLIP has a spelling here that its X-CLIP has not.
@@ -147,7 +147,7 @@ def entries(config: XClipConfig, layout: str) -> Iterator[tables.Entry]:
 
 
 def init(config: XClipConfig) -> dict[str, Any]:
-    """The module's own initial values; under `jax.eval_shape`, their shapes."""
+    """Makes the module's initial values; under `jax.eval_shape`, their shapes."""
     import jax
     import jax.numpy as jnp
 
@@ -163,14 +163,14 @@ def _towers(config: XClipConfig) -> ClipConfig:
 
 
 def detect(source: Source) -> bool:
-    """Whether its settings say so, or its tensors have the prompt generator's names."""
+    """Says whether its settings say so, or its tensors have the prompt generator's names."""
     if "model_type" in source.settings:
         return source.settings["model_type"] == "xclip"
     return any("prompts_generator.decoder." in name for name in source.names)
 
 
 def load(source: Source, options: Options) -> Loaded:
-    """Parameters of `XClip`, from either layout."""
+    """Loads parameters of `XClip`, from either layout."""
     layout, prefix, names, dropped = published_names(list(source.tensors), str(source.path))
     if layout == "hf":
         config = source.sizes(config_from_hf)
@@ -182,7 +182,7 @@ def load(source: Source, options: Options) -> Loaded:
 
 
 def save(folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-    """model.safetensors in the layout that it came in, with a config.json where that is Hugging Face's."""
+    """Writes model.safetensors in the layout that it came in, with a config.json where that is Hugging Face's."""
     sizes, layout = from_dict(XClipConfig, dict(config["model"])), config["layout"]
     tensors = tables.save(folder, list(entries(sizes, layout)), lambda: init(sizes), params, config["prefix"])
     if layout == "hf":

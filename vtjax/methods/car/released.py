@@ -46,7 +46,7 @@ DECODER_LAYER = (
 
 
 def entries(layers: int) -> Iterator[tables.Entry]:
-    """Every tensor of the three towers, each of so many layers."""
+    """Lists every tensor of the three towers, each of so many layers."""
     for tower in TOWERS:
         decoder = tower == "motion_decoder"
         outer = {"final_layer": "final"} if decoder else {"projection": "projection"}
@@ -58,7 +58,7 @@ def entries(layers: int) -> Iterator[tables.Entry]:
 
 
 def to_tensors(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Released names and layouts, with tower prefixes.
+    """Gives tensors in released names and layouts, with tower prefixes.
 
     Args:
       params: this method's tree; trees beside the towers (a text embedding, a language model) must be taken out first.
@@ -75,7 +75,7 @@ def to_tensors(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def config_from_tensors(shapes: Mapping[str, tuple[int, ...]], where: str) -> CarConfig:
-    """Sizes of the towers; the tensors do not tell the number of heads, which is 4 in all that was released.
+    """Reads sizes of the towers; the tensors do not tell the number of heads, which is 4 in all that was released.
 
     Raises:
       VtjaxError: a tensor is missing that a size is read from.
@@ -96,7 +96,7 @@ def config_from_tensors(shapes: Mapping[str, tuple[int, ...]], where: str) -> Ca
 
 
 def init(config: CarConfig) -> dict[str, Any]:
-    """Initial values of the towers; under `jax.eval_shape`, their shapes."""
+    """Makes initial values of the towers; under `jax.eval_shape`, their shapes."""
     import jax
     import jax.numpy as jnp
 
@@ -109,17 +109,17 @@ def init(config: CarConfig) -> dict[str, Any]:
 
 
 def detect_tmr(source: Source) -> bool:
-    """Whether it has TMR's files, or its tensors a motion encoder's names and no language model."""
+    """Says whether it has TMR's files, or its tensors a motion encoder's names and no language model."""
     return _folder(source) is not None or (_has_towers(source) and not _has_language_model(source))
 
 
 def detect_car(source: Source) -> bool:
-    """Whether its tensors are TMR's towers beside a language model."""
+    """Says whether its tensors are TMR's towers beside a language model."""
     return _has_towers(source) and _has_language_model(source)
 
 
 def load_tmr(source: Source, options: Options) -> Loaded:
-    """The towers; of a CAR checkpoint without its language model."""
+    """Loads the towers; of a CAR checkpoint without its language model."""
     folder = _folder(source)
     if folder is not None:
         source = copy.copy(source)
@@ -135,7 +135,7 @@ def load_tmr(source: Source, options: Options) -> Loaded:
 
 
 def load_car(source: Source, options: Options) -> Loaded:
-    """The towers and `language_model`."""
+    """Loads the towers and `language_model`."""
     if not any(name.startswith(LANGUAGE_MODEL) for name in source.tensors):
         raise VtjaxError(f"{source.path}: no language model ({LANGUAGE_MODEL}*) in it; --kind=tmr takes towers alone")
     names = {name: name for name in source.tensors if not name.startswith(LANGUAGE_MODEL)}
@@ -157,12 +157,12 @@ def load_car(source: Source, options: Options) -> Loaded:
 
 
 def save_tmr(folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-    """model.safetensors with the released names."""
+    """Writes model.safetensors with the released names."""
     write_safetensors(pathlib.Path(folder) / "model.safetensors", to_tensors(params))
 
 
 def save_car(folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-    """model.safetensors with the released names."""
+    """Writes model.safetensors with the released names."""
     language_model = from_dict(BertConfig, dict(config["language_model"]))
     words = bert.to_hf(language_model, params["language_model"])
     towers = to_tensors({name: tree for name, tree in params.items() if name != "language_model"})

@@ -89,7 +89,8 @@ def language_model_config(config: CarTextConfig) -> Any:
     """BertConfig of a language model inside the graph, else None."""
     if config.encoder == "builtin" or not config.in_graph:
         return None
-    from vtjax.weights.bert import config_from_hf, read_json
+    from vtjax.weights.bert import config_from_hf
+    from vtjax.weights.files import read_json
     from vtjax.weights.hub import local_folder
 
     return config_from_hf(read_json(local_folder(config.path) / "config.json"))

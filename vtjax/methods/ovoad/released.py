@@ -35,7 +35,7 @@ _BLOCK = {
 
 
 def published_names(names: Sequence[str], where: str = "checkpoint") -> tuple[str, dict[str, str], dict[str, str]]:
-    """(prefix of every name, name without it -> name, name that is no parameter -> why).
+    """Sorts names into (prefix of every name, name without it -> name, name that is no parameter -> why).
 
     Raises:
       VtjaxError: not an OV-OAD.
@@ -46,7 +46,7 @@ def published_names(names: Sequence[str], where: str = "checkpoint") -> tuple[st
 def config_from_tensors(
     shapes: Mapping[str, tuple[int, ...]], where: str = "checkpoint"
 ) -> tuple[OvoadConfig, ClipConfig]:
-    """The method's settings, and the encoder's sizes of which the text tower's are known, from the tensors.
+    """Reads the method's settings from the tensors, and the encoder's sizes, of which the text tower's are known.
 
     Raises:
       VtjaxError: a tensor is missing that a size is read from.
@@ -81,7 +81,7 @@ def config_from_tensors(
 
 
 def _text_config(shapes: Mapping[str, tuple[int, ...]]) -> TextConfig:
-    """Sizes of the text tower; heads are 64 wide.
+    """Reads sizes of the text tower; heads are 64 wide.
 
     Raises:
       KeyError: a tensor is missing that a size is read from.
@@ -124,7 +124,7 @@ def _text(ours: str, layers: int) -> Iterator[tables.Entry]:
 
 
 def entries(config: OvoadConfig, sizes: ClipConfig) -> Iterator[tables.Entry]:
-    """Every published tensor, without its prefix.
+    """Lists every published tensor, without its prefix.
 
     Raises:
       VtjaxError: a variant of the model for which no names were released.
@@ -161,7 +161,7 @@ def entries(config: OvoadConfig, sizes: ClipConfig) -> Iterator[tables.Entry]:
 
 
 def init(config: OvoadConfig, sizes: ClipConfig) -> dict[str, Any]:
-    """The module's own initial values; under `jax.eval_shape`, their shapes."""
+    """Makes the module's initial values; under `jax.eval_shape`, their shapes."""
     import jax
     import jax.numpy as jnp
 
@@ -177,13 +177,13 @@ def init(config: OvoadConfig, sizes: ClipConfig) -> dict[str, Any]:
 
 
 def detect(source: Source) -> bool:
-    """Whether its tensors have the names of a grouping encoder over frames, and not over image patches (GroupViT)."""
+    """Says whether its tensors have a grouping encoder's names over frames, and not over image patches (GroupViT)."""
     patches = any(name.endswith("img_encoder.patch_embed.proj.weight") for name in source.names)
     return any(name.endswith(MARKER) for name in source.names) and not patches
 
 
 def load(source: Source, options: Options) -> Loaded:
-    """This method's parameters, from a state dict of the released code's grammar."""
+    """Loads this method's parameters, from a state dict of the released code's grammar."""
     prefix, names, dropped = published_names(list(source.tensors), str(source.path))
     method, sizes = config_from_tensors(source.shapes(names), str(source.path))
     described = {"method": to_dict(method), "sizes": to_dict(sizes), "prefix": prefix}
@@ -192,7 +192,7 @@ def load(source: Source, options: Options) -> Loaded:
 
 
 def save(folder: Any, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-    """model.safetensors with the released names."""
+    """Writes model.safetensors with the released names."""
     method, sizes = from_dict(OvoadConfig, dict(config["method"])), from_dict(ClipConfig, dict(config["sizes"]))
     table = list(entries(method, sizes))
     tables.save(folder, table, lambda: init(method, sizes), params, config["prefix"])
