@@ -37,6 +37,31 @@ def test_help_is_quick(main):
     assert flag in result.stdout
 
 
+def one_line(text):
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("name", ["car", "clip", "llama", "ovoad"])
+def test_help_of_training_lists_every_field_with_its_default_and_meaning(name):
+    from vtjax.config import load_config_file, settings
+
+    text = one_line(commands.run("-m", "vtjax.train", f"--config=configs/{name}.py:smoke", "--help").stdout)
+    for setting in settings(load_config_file(f"{commands.ROOT}/configs/{name}.py:smoke")):
+        value = ",".join(map(str, setting.value)) if isinstance(setting.value, tuple) else setting.value
+        assert one_line(f"--{setting.path}: {setting.about} (default: {str(value)!r}, {setting.kind})") in text
+    assert "--work_directory: Where the run lives" in text
+    assert "--help also lists the fields" in commands.run("-m", "vtjax.train", "--help").stdout
+
+
+def test_help_of_prediction_lists_the_method_s_arguments(trained):
+    from vtjax import arguments, methods
+
+    text = one_line(commands.run("-m", "vtjax.predict", f"--work_directory={trained}", "--help").stdout)
+    for argument in arguments.arguments(methods.get("car").predict):
+        assert f"--{argument.flag}: " in text and one_line(argument.about) in text
+    assert "--top: Number of answers. (default: '10')" in text and "--which: Checkpoint" in text
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
