@@ -44,22 +44,22 @@ class OvoadModelConfig:
     # Frames before the past ones that only cross attention looks at; the released code was run with 64.
     long: int = number(0, at_least=0)
     compress: bool = False  # those through a convolution over time of width 3 and stride 2
-    heads: int = positive(8)
-    mlp_ratio: int = positive(4)
-    dropout: float = share(0.1)
-    attention_dropout: float = share(0.1)
+    heads: int = positive(8)  # of attention
+    mlp_ratio: int = positive(4)  # width inside the feed-forward networks over the model's
+    dropout: float = share(0.1)  # of positions and layers
+    attention_dropout: float = share(0.1)  # of attention weights
     drop_path: float = share(0.1)  # stochastic depth of the last block, growing from 0 over all blocks
     # decoder: paper | encoder_xattn: released code | encoder, none: ablations (table 7)
     dntr: str = choice("decoder", "encoder_xattn", "encoder", "none")
-    dntr_layers: int = number(4, at_least=0)
+    dntr_layers: int = number(4, at_least=0)  # of the distant-neighbouring-frame transformer
     dntr_norm: str = choice("hybrid", "pre")  # of decoder layers; hybrid: the code base's unused block
     mask: str = choice("causal", "near", "none")  # of encoders; near: only neighbouring frames are masked
     detach: bool = False  # encoder_xattn: no gradient from the current frame's branch into the encoder
     # That are clustered: near | all | auto: near for the decoder and none, all for the encoders.
     frames: str = choice("auto", "near", "all")
     clustering: bool = True  # False: the clip is the mean of its frames, without groups (ablation)
-    cluster_layers: int = number(6, at_least=0)
-    group_layers: int = number(2, at_least=0)
+    cluster_layers: int = number(6, at_least=0)  # before the grouping
+    group_layers: int = number(2, at_least=0)  # after it
     groups: int = positive(8)  # learnt group tokens
     out_groups: int = positive(2)  # that the object-centric decoder makes of them
     # Object-centric decoder: grouping (released; the paper's parameter count is of this one) | slot: the paper's
@@ -73,7 +73,7 @@ class OvoadModelConfig:
     # Softmax over: groups, which compete for each frame | frames: an ordinary decoder.
     assign_over: str = choice("groups", "frames")
     normalise: str = choice("sum_plus_one", "sum", "none")  # weights of a group over its frames
-    project_hidden: int = positive(4096)
+    project_hidden: int = positive(4096)  # width inside both projectors
     joint_width: int = positive(256)  # of the space of clips, groups and captions
     max_scale: float = positive(100.0)  # the learnt scales on cosines never exceed it
 
@@ -83,14 +83,14 @@ class OvoadTextConfig:
     """The text tower, that of the pretrained encoder, and what it is given (table 8 of the paper)."""
 
     adapter: int = number(64, at_least=0)  # width of the parallel adapters; 0 is none
-    adapter_scale: float = number(0.1, at_least=0)
-    adapter_dropout: float = share(0.1)
+    adapter_scale: float = number(0.1, at_least=0)  # of what an adapter adds
+    adapter_dropout: float = share(0.1)  # inside an adapter
     freeze: bool = False  # all of the tower but the adapters
     # Of the current frame: eot: the state at the end of text | projected into CLIP's space.
     current_space: str = choice("eot", "projected")
     max_tokens: int = number(0, at_least=0)  # texts are padded or cut to this; 0 is the tower's own length
-    train_templates: tuple[str, ...] = TRAIN_TEMPLATES
-    test_templates: tuple[str, ...] = TEST_TEMPLATES
+    train_templates: tuple[str, ...] = TRAIN_TEMPLATES  # sentences around a class name
+    test_templates: tuple[str, ...] = TEST_TEMPLATES  # sentences around a class name
     background: str = "background"  # name of the class without action
 
 
@@ -98,7 +98,7 @@ class OvoadTextConfig:
 class OvoadLossConfig:
     """L = contrast + alpha current + beta mask (table 4 of the paper)."""
 
-    contrast: float = number(1.0, at_least=0)
+    contrast: float = number(1.0, at_least=0)  # weight of the contrastive terms
     current: float = number(0.1, at_least=0)  # alpha
     mask: float = number(1.0, at_least=0)  # beta; with mask_mean=frames as released
     extra: int = number(2, at_least=0)  # M further texts of a window; 0: the caption alone
@@ -122,11 +122,11 @@ class OvoadDataConfig:
     captions: str = choice("sentences", "labels")
     # Seconds to frames: lstr: floor(4 s) to ceil(4 e) - 1 | early: one frame earlier (released).
     labels: str = choice("lstr", "early")
-    train_split: str = "train"
-    val_split: str = "val"
-    test_split: str = "test"
+    train_split: str = "train"  # that is learnt from
+    val_split: str = "val"  # evaluated while training
+    test_split: str = "test"  # that is evaluated at the end
     val_size: int = positive(16)  # videos evaluated while training, at most
-    fps: float = positive(4.0)
+    fps: float = positive(4.0)  # features a second
     stride: int = positive(1)  # frames from one window of training to the next
     balance: bool = False  # actions and background as the current frame equally often
     cold_start: bool = False  # also windows that begin before the video does
@@ -135,9 +135,9 @@ class OvoadDataConfig:
     windows: int = positive(1)
     cache: str = ""  # where the world's frames are kept; "" is the folder `cache` beside the work directory
     verbs: str = ""  # file of verbs, one a line, that noun and verb prompts are made with; "": those of vtjax.text
-    world_seed: int = 0
+    world_seed: int = 0  # of the workshop world
     world_train: int = positive(160)  # streams of 40 seconds
-    world_test: int = positive(48)
+    world_test: int = positive(48)  # streams to test on
     world_negative: float = number(0.0, at_least=0, at_most=1)  # share of training streams in which nothing is done
 
 
