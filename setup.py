@@ -42,6 +42,7 @@ setup(
         "grain>=0.2.16,<0.3",
         "huggingface_hub>=1.0",
         "jax>=0.10,<0.13",
+        "jaxtyping>=0.3",
         "matplotlib>=3.9",
         "ml_collections>=1.1",
         "ml_dtypes>=0.5",
@@ -59,7 +60,7 @@ setup(
         "transformers>=5,<6",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.6"],
+        "test": ["beartype>=0.20", "pytest>=8", "pytest-xdist>=3.6"],
         # Lint, types and the documentation site, as CI runs them.
         "dev": [
             "mkdocs>=1.6,<2",

@@ -14,6 +14,11 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llv
 COMPILED = tempfile.TemporaryDirectory(prefix="vtjax-compiled-")
 sys.path.append(str(pathlib.Path(__file__).parent / "support"))
 
+# Shapes and types of arguments and results are checked where they are annotated: in the tests only, as it takes time.
+from jaxtyping import install_import_hook  # noqa: E402
+
+install_import_hook(["vtjax.nn", "vtjax.losses", "vtjax.evals"], "typecheck.checked")
+
 import jax  # noqa: E402
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402

@@ -75,7 +75,7 @@ FLOORS = (
     ("training", "report", "evals", "losses", "nn"),
     ("sharding", "command_line", "arguments"),
     ("hosts", "config"),
-    ("remote", "files", "errors", "trees", ""),
+    ("remote", "files", "errors", "trees", "arrays", ""),
 )
 SHARED = ("worlds", "data", "encoders", "text", "weights", "training", "report", "evals", "losses", "nn", "sharding", "hosts")
 

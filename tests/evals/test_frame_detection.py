@@ -10,10 +10,8 @@ from vtjax.evals.frame_detection import (
     base_to_novel,
     detect,
     grouped_results,
-    published_mean,
     restrict,
     stage_precision,
-    thumos_post_processed,
 )  # fmt: skip
 from vtjax.evals.frame_protocols import PROTOCOLS, FrameProtocol, pool, protocol
 from vtjax.evals.frame_targets import FrameTargets
@@ -239,25 +237,6 @@ def test_the_splits_are_of_thumos_and_ten_each():
     for lists in frame_splits.THUMOS14.values():
         assert all(set(s) <= set(thumos14.CLASSES[1:21]) and len(set(s)) == len(s) for s in lists)
         assert len(set(lists)) == 10
-
-
-def test_published_formula_puts_chance_of_epic_at_39_8():
-    """78 of 97 verbs occur in validation; the code divides by the 98 columns: chance 39.8 against a published 41.4."""
-    values = np.full(97, np.nan)
-    values[:78] = 0.5
-    assert 100 * published_mean(values, 98) == pytest.approx(39.8, abs=0.05)
-
-
-def test_thumos_post_processing_against_a_loop():
-    rng = np.random.default_rng(0)
-    scores, names = rng.random((9, 22)), thumos14.CLASSES
-    smooth = thumos_post_processed(scores, names, smooth=True)
-    for t in range(9):
-        near = [scores[min(max(u, 0), 8)] for u in range(t - 2, t + 3)]
-        np.testing.assert_array_equal(smooth[t], np.max(near, axis=0))
-    dived = thumos_post_processed(scores, names, diving=True)
-    np.testing.assert_array_equal(dived[:, 8], [max(r[5], r[8]) for r in scores])
-    np.testing.assert_array_equal(np.delete(dived, 8, axis=1), np.delete(scores, 8, axis=1))
 
 
 def test_stages_of_a_run_that_is_found_late():

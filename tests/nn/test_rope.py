@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vtjax.nn.rope import rope_tables, rotate
+from vtjax.nn.positions import rope_tables, rotate
 
 
 def complex_rotation(x, positions, theta):

@@ -8,7 +8,7 @@ import pytest
 from vtjax.errors import VtjaxError
 from vtjax.nn.grouping import AssignAttention, Assignment, GroupingBlock
 from vtjax.nn.gumbel_softmax import gumbel_softmax
-from vtjax.nn.slot_attention import RandomSlots, SlotAttention, SlotConfig, assign, normalised
+from vtjax.nn.slot_attention import SlotAttention, SlotConfig, assign, normalised
 from vtjax.nn.transformer import LayerConfig
 
 RNG = np.random.default_rng(0)
@@ -161,14 +161,3 @@ def test_training_draws_noise_and_evaluation_does_not():
     assert not np.allclose(run(0), run(1)), "hard assignments differ by the noise"
     quiet = module.apply(params, tokens, x)[0]
     np.testing.assert_array_equal(quiet, module.apply(params, tokens, x)[0])
-
-
-def test_random_slots():
-    module = RandomSlots(4, 6)
-    rngs = {"params": jax.random.key(0), "slots": jax.random.key(1)}
-    params = module.init(rngs, 2)["params"]
-    params = {"mean": np.arange(6, dtype=np.float32), "log_deviation": np.full(6, np.log(0.5), np.float32)}
-    slots = module.apply({"params": params}, 5000, rngs={"slots": jax.random.key(2)})
-    assert slots.shape == (5000, 4, 6)
-    np.testing.assert_allclose(slots.mean((0, 1)), np.arange(6), atol=0.02)
-    np.testing.assert_allclose(slots.std((0, 1)), 0.5, atol=0.02)

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from vtjax.config import Mesh
 from vtjax.errors import VtjaxError
-from vtjax.nn.embedding import lookup
+from vtjax.nn.transformer import lookup
 from vtjax.sharding.activations import constrain
 from vtjax.sharding.mesh import batch_sharding, make_mesh
 

@@ -14,9 +14,12 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Shaped
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError, nearest
 
+Values = Shaped[Array, "..."] | Sequence[float]
 TIES = ("rank", "grouped")
 _CELLS = 1 << 22  # numbers of a replicate table held at a time: 32 MiB
 
@@ -49,7 +52,7 @@ class Ranking:
         return float(np.mean(true / (true + false)))
 
 
-def rank_frames(scores: np.ndarray, truth: np.ndarray, ties: str = "rank") -> Ranking:
+def rank_frames(scores: Values, truth: Values, ties: str = "rank") -> Ranking:
     """scores: [N] finite. truth: [N], nonzero where the class is shown. The sort is stable.
 
     Raises VtjaxError: unknown rule, shapes that differ, a score that is not finite.
@@ -71,9 +74,7 @@ def rank_frames(scores: np.ndarray, truth: np.ndarray, ties: str = "rank") -> Ra
     return Ranking(order, last[np.searchsorted(last, positive)], positive)
 
 
-def average_precision(
-    scores: np.ndarray, truth: np.ndarray, *, calibrated: bool = False, ties: str = "rank"
-) -> float:
+def average_precision(scores: Values, truth: Values, *, calibrated: bool = False, ties: str = "rank") -> float:
     """AP or cAP of one class in [0, 1], nan where it has no positive; arguments as `rank_frames`."""
     return rank_frames(scores, truth, ties).precision(calibrated)
 
@@ -122,9 +123,9 @@ class ClassTable:
 
 
 def class_table(
-    scores: np.ndarray,
-    truth: np.ndarray,
-    groups: np.ndarray,
+    scores: Shaped[Array, "..."],
+    truth: Shaped[Array, "..."],
+    groups: Shaped[Array, "..."],
     names: Sequence[str],
     *,
     ties: tuple[str, str] = ("rank", "rank"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int, Num, Shaped
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError
 from vtjax.evals import retrieval, statistics
 from vtjax.evals.protocol import Result
@@ -15,7 +17,11 @@ _TIE = 1e-6  # scores this close are one: a model that cannot see order rounds d
 
 
 def top_rates(
-    similarity: np.ndarray, labels: np.ndarray, protocol: str, top: Sequence[int] = TOP, notes: Sequence[str] = ()
+    similarity: Num[Array, "..."],
+    labels: Int[Array, "..."],
+    protocol: str,
+    top: Sequence[int] = TOP,
+    notes: Sequence[str] = (),
 ) -> Result:
     """Share of items whose right class is among the best k, in percent; equal scores share their mean rank.
 
@@ -40,7 +46,10 @@ def top_rates(
 
 
 def mean_class_accuracy(
-    similarity: np.ndarray, labels: np.ndarray, protocol: str, groups: np.ndarray | None = None
+    similarity: Num[Array, "items classes"],
+    labels: Int[Array, "items"],
+    protocol: str,
+    groups: Shaped[Array, "items"] | None = None,
 ) -> Result:
     """Mean over classes of the share of a class's items that are right, in percent: rare classes count as others do.
 
@@ -72,7 +81,7 @@ def mean_class_accuracy(
     )
 
 
-def confusion_counts(similarity: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def confusion_counts(similarity: Num[Array, "..."], labels: Int[Array, "..."]) -> Int[Array, "classes classes"]:
     """Counts how often each class is taken for each: int [C, C], rows the right class, columns the first best one.
 
     Its row sums are the items per class. similarity: scores [N, C]; labels: int [N].
@@ -84,7 +93,7 @@ def confusion_counts(similarity: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.bincount(labels * count + similarity.argmax(axis=1), minlength=count * count).reshape(count, count)
 
 
-def two_way(true: np.ndarray, wrong: np.ndarray, protocol: str, notes: Sequence[str] = ()) -> Result:
+def two_way(true: Num[Array, "items"], wrong: Num[Array, "items"], protocol: str, notes: Sequence[str] = ()) -> Result:
     """Share of items [N] with the true alternative's score above the wrong one's, in percent; a tie counts half."""
     gap = np.asarray(true, np.float64) - np.asarray(wrong, np.float64)
     right = np.where(np.abs(gap) <= _TIE, 0.5, gap > 0)
@@ -100,7 +109,9 @@ def two_way(true: np.ndarray, wrong: np.ndarray, protocol: str, notes: Sequence[
     )
 
 
-def group_scores(similarity: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+def group_scores(
+    similarity: Num[Array, "items classes"], groups: Sequence[str]
+) -> tuple[Num[Array, "items groups"], list[str]]:
     """Scores [N, C] of classes -> ([N, G] the best class of each group, the groups' names in order of appearance)."""
     names = list(dict.fromkeys(groups))
     of = np.array([names.index(g) for g in groups])

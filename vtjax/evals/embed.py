@@ -13,7 +13,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError
 from vtjax.sharding.mesh import BATCH_AXES, batch_sharding, global_batch, host_rows, replicated
 
@@ -94,13 +96,17 @@ def embed_distinct(items: Sequence[Hashable], encode: Callable[[list[Any]], Any]
     def take(encoded):
         encoded = np.asarray(encoded)
         if encoded.shape[:1] != (len(places),):
-            raise VtjaxError(f"encoding {len(places)} items must give a row or one number each, got {list(encoded.shape)}")
+            raise VtjaxError(
+                f"encoding {len(places)} items must give a row or one number each, got {list(encoded.shape)}"
+            )
         return encoded[rows]
 
     return jax.tree.map(take, encode(list(places)))
 
 
-def class_means(rows: np.ndarray, counts: Sequence[int], normalise: bool = True) -> np.ndarray:
+def class_means(
+    rows: Float[Array, "prompts width"], counts: Sequence[int], normalise: bool = True
+) -> Float[Array, "classes width"]:
     """Averages the embeddings of each class's prompts (CLIP, section 3.1.4).
 
     Args:
@@ -115,12 +121,12 @@ def class_means(rows: np.ndarray, counts: Sequence[int], normalise: bool = True)
     return unit_rows(means) if normalise else means
 
 
-def unit_rows(x: np.ndarray) -> np.ndarray:
+def unit_rows(x: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
     """Scales rows [..., D] to length 1; rows of zeros stay."""
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
-def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def cosines(a: Float[Array, "n width"], b: Float[Array, "m width"]) -> Float[Array, "n m"]:
     """Cosines [N, M] of rows [N, D] and [M, D]."""
     return unit_rows(a) @ unit_rows(b).T
 

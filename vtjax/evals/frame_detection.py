@@ -10,7 +10,9 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError
 from vtjax.evals.average_precision import ClassTable, average_precision, class_table
 from vtjax.evals.frame_protocols import BACKGROUND, FrameProtocol, Pool, pool, protocol
@@ -83,7 +85,7 @@ def _percent(value: float) -> float:
     return 100 * float(value)
 
 
-def interval(replicates: np.ndarray, value: float) -> tuple[float, float]:
+def interval(replicates: Float[Array, "*draws"], value: float) -> tuple[float, float]:
     """95 % of the replicates, in percent; replicates that are nan are left out, without any it is the value itself."""
     kept = replicates[~np.isnan(replicates)]
     low, high = np.quantile(kept, [0.025, 0.975]) if len(kept) else (value, value)
@@ -185,30 +187,6 @@ def base_to_novel(
             )
         )
     return results
-
-
-def thumos_post_processed(
-    scores: np.ndarray, classes: Sequence[str], *, smooth: bool = False, diving: bool = False
-) -> np.ndarray:
-    """LSTR's optional post-processing of THUMOS14, off in its own figures: scores [L, C] -> [L, C].
-
-    smooth: the highest of five frames, two of which come later, so that it is not online. diving: CliffDiving is a kind
-    of Diving, which takes its score where that is larger.
-    """
-    out = np.array(scores)
-    if smooth:
-        padded = np.concatenate([out[:1], out[:1], out, out[-1:], out[-1:]])
-        out = np.max([padded[i : i + len(out)] for i in range(5)], axis=0)
-    if diving:
-        cliff, dive = (list(classes).index(name) for name in ("CliffDiving", "Diving"))
-        out[:, dive] = np.maximum(out[:, dive], out[:, cliff])
-    return out
-
-
-def published_mean(values: np.ndarray, divisor: int) -> float:
-    """OV-OAD's mean over classes as its code takes it: classes without a positive count 0, and the divisor is the
-    length of the class list, background included. For EK100's verbs the chance level of mcAP so taken is 39.8."""
-    return float(np.nansum(values) / divisor)
 
 
 def stage_precision(found: Detection, stages: int = STAGES, calibrated: bool = True) -> np.ndarray:

@@ -13,7 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, Num, Shaped
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError
 from vtjax.evals import statistics
 from vtjax.evals.protocol import Result
@@ -23,7 +25,7 @@ RECALLS = (1, 2, 3, 5, 10)
 _ROWS = 512  # rows of a similarity matrix compared at a time
 
 
-def check_similarity(similarity: np.ndarray, square: bool = True) -> np.ndarray:
+def check_similarity(similarity: Num[Array, "..."], square: bool = True) -> Num[Array, "queries gallery"]:
     """`similarity` as an array [Q, G] of finite numbers, or VtjaxError saying which entry is wrong."""
     similarity = np.asarray(similarity)
     if similarity.ndim != 2 or not similarity.size or (square and similarity.shape[0] != similarity.shape[1]):
@@ -35,7 +37,7 @@ def check_similarity(similarity: np.ndarray, square: bool = True) -> np.ndarray:
     return similarity
 
 
-def ranks(similarity: np.ndarray, correct: np.ndarray | None = None) -> np.ndarray:
+def ranks(similarity: Num[Array, "..."], correct: Shaped[Array, "..."] | None = None) -> Float[Array, "queries"]:
     """Rank of each query's true item: float64 [Q], 0 is best.
 
     similarity: [Q, G], larger is nearer. correct: None when item i of the gallery answers query i; int [Q], the
@@ -63,7 +65,7 @@ def ranks(similarity: np.ndarray, correct: np.ndarray | None = None) -> np.ndarr
     return out
 
 
-def recall_metrics(rank: np.ndarray, rounded: bool = True) -> dict[str, float]:
+def recall_metrics(rank: Num[Array, "queries"], rounded: bool = True) -> dict[str, float]:
     """R@k in percent and MedR (median rank counted from 1) of ranks [Q]; `rounded` to 2 decimals as published."""
     metrics = {f"R@{k}": 100 * float(np.mean(rank < k)) for k in RECALLS}
     metrics["MedR"] = float(np.median(rank)) + 1
@@ -74,7 +76,7 @@ def _rounded(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 2) for name, value in metrics.items()}
 
 
-def chance_metrics(gallery: int, answers: np.ndarray | int = 1) -> dict[str, float]:
+def chance_metrics(gallery: int, answers: Int[Array, "queries"] | int = 1) -> dict[str, float]:
     """What a random order of the gallery gives, exactly: R@k in percent and MedR.
 
     answers: number of right answers of each query, [Q] or one number. With c right among G, all k nearest are wrong
@@ -127,7 +129,7 @@ def _both(similarity: np.ndarray, directions: Directions) -> Iterator[tuple[str,
 
 
 def evaluate_all(
-    similarity: np.ndarray, keys: Sequence[str] | None = None, rounded: bool = True, *, directions: Directions
+    similarity: Num[Array, "..."], keys: Sequence[str] | None = None, rounded: bool = True, *, directions: Directions
 ) -> list[Result]:
     """Protocol "all" (TMR's a): one right answer among all N. similarity: [N, N], texts x items; keys: ids [N]."""
     return [
@@ -136,7 +138,7 @@ def evaluate_all(
     ]
 
 
-def same_meaning(sentence: np.ndarray, threshold: float = 0.95) -> np.ndarray:
+def same_meaning(sentence: Num[Array, "..."], threshold: float = 0.95) -> Bool[Array, "texts texts"]:
     """bool [N, N]: captions whose unit sentence embeddings [N, D] have (cosine + 1) / 2 above `threshold`, and self."""
     sentence = np.asarray(sentence, np.float64)
     if sentence.ndim != 2 or np.abs(np.linalg.norm(sentence, axis=1) - 1).max() > 1e-3:
@@ -145,8 +147,8 @@ def same_meaning(sentence: np.ndarray, threshold: float = 0.95) -> np.ndarray:
 
 
 def evaluate_threshold(
-    similarity: np.ndarray,
-    sentence: np.ndarray,
+    similarity: Num[Array, "..."],
+    sentence: Num[Array, "..."],
     keys: Sequence[str] | None = None,
     threshold: float = 0.95,
     rounded: bool = True,
@@ -166,7 +168,7 @@ def evaluate_threshold(
 
 
 def evaluate_dissimilar(
-    similarity: np.ndarray,
+    similarity: Num[Array, "..."],
     keys: Sequence[str],
     subset: Sequence[str],
     rounded: bool = True,
@@ -188,7 +190,7 @@ def evaluate_dissimilar(
     ]
 
 
-def small_batches(keys: Sequence[str], batch: int = 32, seed: int = 0) -> np.ndarray:
+def small_batches(keys: Sequence[str], batch: int = 32, seed: int = 0) -> Int[Array, "blocks batch"]:
     """Positions in `keys` of protocol "small batches" (TMR's d), int [blocks, batch]; what fills no block is left out.
 
     Keys are sorted as strings, then shuffled by numpy's legacy generator, as TMR does.
@@ -203,7 +205,7 @@ def small_batches(keys: Sequence[str], batch: int = 32, seed: int = 0) -> np.nda
 
 
 def evaluate_small_batches(
-    similarity: np.ndarray,
+    similarity: Num[Array, "..."],
     keys: Sequence[str],
     batch: int = 32,
     seed: int = 0,
@@ -241,8 +243,8 @@ def evaluate_small_batches(
 
 
 def evaluate_distractors(
-    similarity: np.ndarray,
-    shuffled: np.ndarray,
+    similarity: Num[Array, "..."],
+    shuffled: Num[Array, "..."],
     keys: Sequence[str] | None = None,
     rounded: bool = True,
     *,
@@ -264,13 +266,13 @@ def evaluate_distractors(
 
 
 def evaluate_retrieval(
-    similarity: np.ndarray,
+    similarity: Num[Array, "..."],
     keys: Sequence[str],
     *,
     directions: Directions,
-    sentence: np.ndarray | None = None,
+    sentence: Num[Array, "texts features"] | None = None,
     dissimilar: Sequence[str] | None = None,
-    shuffled: np.ndarray | None = None,
+    shuffled: Num[Array, "wrong items"] | None = None,
     batch: int = 32,
     rounded: bool = True,
 ) -> list[Result]:

@@ -10,22 +10,26 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Float, Int, Num, Shaped
 from scipy.stats import binomtest
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _CHUNK = 1 << 22  # weights held at a time: 32 MiB
 
 
-def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weighted_mean(
+    values: Num[Array, "items *metrics"], weights: Num[Array, "draws items"]
+) -> Float[Array, "draws *metrics"]:
     """values [N, ...], weights [R, N] -> means [R, ...]."""
     flat = values.reshape(len(values), -1)
     means = (weights @ flat) / weights.sum(axis=1, keepdims=True)
     return means.reshape(len(weights), *values.shape[1:])
 
 
-def weighted_median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weighted_median(values: Num[Array, "items"], weights: Num[Array, "draws items"]) -> Float[Array, "draws"]:
     """values [N], integer weights [R, N] -> [R]: `np.median` of each value repeated weight times."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
@@ -36,7 +40,7 @@ def weighted_median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return (ordered[low] + ordered[high]) / 2
 
 
-def mean_of_means(labels: np.ndarray) -> Statistic:
+def mean_of_means(labels: Shaped[Array, "items"]) -> Statistic:
     """Makes the statistic of values [N] that averages the items of each label [N], then the labels that have any."""
     names, places = np.unique(labels, return_inverse=True)
     member = (places.reshape(-1)[:, None] == np.arange(len(names))).astype(np.float64)
@@ -49,7 +53,7 @@ def mean_of_means(labels: np.ndarray) -> Statistic:
     return statistic
 
 
-def mirror_groups(keys: Sequence[str]) -> np.ndarray:
+def mirror_groups(keys: Sequence[str]) -> Int[Array, "items"]:
     """int [N]: equal for a key and its mirrored key ("000021" and "M000021"), distinct otherwise."""
     known = set(keys)
     bases = [k[1:] if k[:1] == "M" and (k[1:] in known or k[1:].isdigit()) else k for k in keys]
@@ -78,13 +82,13 @@ def _replicate_weights(clusters: np.ndarray, resamples: int, seed: int):
 
 
 def bootstrap_interval(
-    values: np.ndarray,
+    values: Num[Array, "items *metrics"],
     statistic: Statistic = weighted_mean,
-    groups: np.ndarray | None = None,
+    groups: Shaped[Array, "..."] | None = None,
     resamples: int = 2000,
     seed: int = 0,
     confidence: float = 0.95,
-) -> np.ndarray:
+) -> Float[Array, "2 *results"]:
     """Percentile bootstrap of `statistic` over items, whole clusters at a time.
 
     values: [N, ...]. groups: labels [N], None for independent items. Returns [2, ...]: low and high.
@@ -109,9 +113,9 @@ class Paired:
 
 
 def paired_bootstrap(
-    first: np.ndarray,
-    second: np.ndarray,
-    groups: np.ndarray | None = None,
+    first: Shaped[Array, "..."],
+    second: Shaped[Array, "..."],
+    groups: Shaped[Array, "..."] | None = None,
     resamples: int = 2000,
     seed: int = 0,
     confidence: float = 0.95,
@@ -139,7 +143,7 @@ def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tup
 
 
 def rate_interval(
-    values: np.ndarray, groups: np.ndarray | None = None, resamples: int = 2000, seed: int = 0
+    values: Shaped[Array, "items"], groups: Shaped[Array, "..."] | None = None, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
     """95 % interval, in percent, of the mean of values in [0, 1] ([N]).
 

@@ -12,7 +12,9 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Bool, Float, Num
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError, nearest
 from vtjax.evals import statistics
 from vtjax.evals.protocol import Result
@@ -50,7 +52,7 @@ class Query:
             raise VtjaxError(f"{self.video}: a segment ends before it starts")
         object.__setattr__(self, "segments", segments)
 
-    def hit(self, times: np.ndarray, rule: str = "inclusive") -> np.ndarray:
+    def hit(self, times: Num[Array, "times"], rule: str = "inclusive") -> Bool[Array, "times"]:
         """bool [T]: which times, in seconds [T], lie in any true segment by one of `RULES`."""
         if rule not in _INSIDE:
             raise VtjaxError(f"rule for the ends of segments {rule!r}: {nearest(rule, RULES)}")
@@ -71,7 +73,9 @@ def _rule_note(rule: str) -> str:
     return f"segments {ends.get(rule, 'as annotated, both ends included')}"
 
 
-def pooled_recall(times: np.ndarray, queries: Sequence[Query], protocol: str, rule: str = "inclusive") -> Result:
+def pooled_recall(
+    times: Num[Array, "..."] | Sequence[float], queries: Sequence[Query], protocol: str, rule: str = "inclusive"
+) -> Result:
     """R@1 of HT-Step's occurring steps and HTM-Align's alignable sentences: hits over all queries of all videos.
 
     Args:
@@ -96,7 +100,7 @@ def pooled_recall(times: np.ndarray, queries: Sequence[Query], protocol: str, ru
 
 
 def task_recall(
-    times: np.ndarray,
+    times: Num[Array, "..."] | Sequence[float],
     queries: Sequence[Query],
     protocol: str,
     rule: str = "inclusive",
@@ -130,7 +134,7 @@ def task_recall(
     )
 
 
-def overlaps(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+def overlaps(predicted: Float[Array, "*#spans 2"], true: Float[Array, "*#spans 2"]) -> Float[Array, "..."]:
     """Intersection over hull of spans float [..., 2] and [..., 2], in [0, 1]; 0 for no answer (nan) or a reversed one.
 
     The hull is the union wherever the spans meet. Two equal spans without length have 0.
@@ -141,14 +145,18 @@ def overlaps(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
         return np.where((inner > 0) & (hull > 0), inner / hull, 0.0)
 
 
-def _span_scores(overlap: np.ndarray, rounded: bool) -> np.ndarray:
+def _span_scores(overlap: Float[Array, "*spans"], rounded: bool) -> Float[Array, "*spans 4"]:
     """float [..., 4]: whether each overlap [...] reaches each of `OVERLAPS`, and itself."""
     overlap = np.round(overlap, 2) if rounded else overlap
     return np.stack([*(overlap >= least for least in OVERLAPS), overlap], axis=-1).astype(float)
 
 
 def span_recall(
-    predicted: np.ndarray, true: np.ndarray, videos: Sequence[str], protocol: str, rounded: bool = True
+    predicted: Float[Array, "..."],
+    true: Float[Array, "..."],
+    videos: Sequence[str],
+    protocol: str,
+    rounded: bool = True,
 ) -> Result:
     """R@1 at overlaps of 0.3, 0.5 and 0.7 and the mean overlap (mIoU), in percent.
 

@@ -8,29 +8,32 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Bool, Float, Num
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError
 
 SCOPES = ("batch", "own")
 
 
-def unit(x: jax.Array) -> jax.Array:
+def unit(x: Num[Array, "*rows width"]) -> Float[Array, "*rows width"]:
     """x over its Euclidean norm along the last axis, float32; a zero vector stays zero, with zero gradient."""
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-24))
 
 
-def cosine_matrix(a: jax.Array, b: jax.Array) -> jax.Array:
+def cosine_matrix(a: Num[Array, "n width"], b: Num[Array, "m width"]) -> Float[Array, "n m"]:
     """[N, D], [M, D] -> float32 [N, M] cosines, computed in full precision."""
     return jnp.einsum("nd,md->nm", unit(a), unit(b), precision=jax.lax.Precision.HIGHEST)
 
 
-def paired_cosine(a: jax.Array, b: jax.Array) -> jax.Array:
+def paired_cosine(a: Num[Array, "*rows width"], b: Num[Array, "*rows width"]) -> Float[Array, "*rows"]:
     """Cosine along the last axis of two arrays of one shape, float32 [...]."""
     return jnp.sum(unit(a) * unit(b), axis=-1)
 
 
-def false_negatives(sentence: jax.Array, threshold: float) -> jax.Array:
+def false_negatives(sentence: Num[Array, "n features"], threshold: float) -> Bool[Array, "n n"]:
     """Pairs of different items that mean nearly the same, bool [N, N], False on the diagonal (car.md section 2.5).
 
     Args:
@@ -41,13 +44,17 @@ def false_negatives(sentence: jax.Array, threshold: float) -> jax.Array:
     return similar & ~jnp.eye(sentence.shape[0], dtype=bool)
 
 
-def _excluded(logits: jax.Array, exclude: jax.Array | None) -> jax.Array:
+def _excluded(logits: Array, exclude: Array | None) -> Array:
     return logits if exclude is None else jnp.where(exclude, -jnp.inf, logits)
 
 
 def info_nce(
-    text: jax.Array, motion: jax.Array, *, temperature: float, exclude: jax.Array | None = None
-) -> tuple[jax.Array, jax.Array]:
+    text: Num[Array, "n width"],
+    motion: Num[Array, "n width"],
+    *,
+    temperature: Scalar,
+    exclude: Bool[Array, "n n"] | None = None,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Symmetric InfoNCE: half of cross entropy over rows plus half over columns, labels on the diagonal.
 
     Args:
@@ -61,18 +68,18 @@ def info_nce(
 
 
 def chronological_info_nce(
-    text: jax.Array,
-    motion: jax.Array,
+    text: Num[Array, "n width"],
+    motion: Num[Array, "n width"],
     *,
-    temperature: float,
-    exclude: jax.Array | None = None,
-    negative_text: jax.Array | None = None,
-    negative_text_valid: jax.Array | None = None,
-    negative_text_exclude: jax.Array | None = None,
-    negative_motion: jax.Array | None = None,
-    negative_motion_valid: jax.Array | None = None,
+    temperature: Scalar,
+    exclude: Bool[Array, "n n"] | None = None,
+    negative_text: Num[Array, "n texts width"] | None = None,
+    negative_text_valid: Bool[Array, "n texts"] | None = None,
+    negative_text_exclude: Bool[Array, "n texts n"] | None = None,
+    negative_motion: Num[Array, "n motions width"] | None = None,
+    negative_motion_valid: Bool[Array, "n motions"] | None = None,
     scope: str = "batch",
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """InfoNCE with events in a wrong order as further negatives (CAR, ECCV 2024; car.md section 3.4, code form).
 
     A text with shuffled events has no motion of its own, so it is never a query: it only joins the candidates of the
@@ -111,28 +118,28 @@ def chronological_info_nce(
 
 
 def _negative_logits(
-    query: jax.Array,
-    negative: jax.Array,
-    valid: jax.Array | None,
-    exclude: jax.Array | None,
-    temperature: float,
+    query: Array,
+    negative: Array,
+    valid: Array | None,
+    exclude: Array | None,
+    temperature: Scalar,
     scope: str,
-) -> jax.Array:
+) -> Array:
     """Logits [N, N * K] (scope batch) or [N, K] (own) of each query's extra candidates, -inf where not one."""
-    count, width, dim = negative.shape
-    valid = jnp.ones((count, width), bool) if valid is None else valid
-    out = jnp.zeros((count, width, count), bool) if exclude is None else exclude
+    count, several, _ = negative.shape
+    valid = jnp.ones((count, several), bool) if valid is None else valid
+    out = jnp.zeros((count, several, count), bool) if exclude is None else exclude
     out = out | ~valid[:, :, None]
     if scope == "own":
         cosine = paired_cosine(jnp.broadcast_to(query[:, None], negative.shape), negative)
         return _excluded(cosine / temperature, jnp.diagonal(out, axis1=0, axis2=2).T)
-    cosine = cosine_matrix(query, negative.reshape(count * width, dim))
-    return _excluded(cosine / temperature, out.reshape(count * width, count).T)
+    cosine = cosine_matrix(query, rearrange(negative, "n k width -> (n k) width"))
+    return _excluded(cosine / temperature, rearrange(out, "n k query -> query (n k)"))
 
 
 def contrastive_accuracy(
-    queries: jax.Array, items: jax.Array, exclude: jax.Array | None = None
-) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    queries: Num[Array, "n width"], items: Num[Array, "n width"], exclude: Bool[Array, "n n"] | None = None
+) -> tuple[tuple[Float[Array, ""], Float[Array, ""]], tuple[Float[Array, ""], Float[Array, ""]]]:
     """In-batch retrieval: how often a pair's cosine beats every other of its row, and of its column, strictly.
 
     Args:
@@ -151,8 +158,11 @@ def contrastive_accuracy(
 
 
 def chronology_accuracy(
-    query: jax.Array, positive: jax.Array, negative: jax.Array, valid: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    query: Num[Array, "n width"],
+    positive: Num[Array, "n width"],
+    negative: Num[Array, "n orders width"],
+    valid: Bool[Array, "n orders"],
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """How often the right order beats the wrong one, strictly: a tie is wrong (car.md section 3.6).
 
     Args:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Shaped
+
+from vtjax.arrays import Array
 
 
 def dice(
-    probability: jax.Array, target: jax.Array, valid: jax.Array | None = None, smooth: float = 1.0
-) -> tuple[jax.Array, jax.Array]:
+    probability: Float[Array, "batch entries"],
+    target: Shaped[Array, "batch entries"],
+    valid: Bool[Array, "batch entries"] | None = None,
+    smooth: float = 1.0,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """1 - (2 sum(p g) + smooth) / (sum(p) + sum(g) + smooth), sums over the last axis (ovoad.md section 4.3).
 
     Args:
@@ -26,14 +31,14 @@ def dice(
 
 
 def focal(
-    probability: jax.Array,
-    target: jax.Array,
-    valid: jax.Array | None = None,
+    probability: Float[Array, "batch entries"],
+    target: Shaped[Array, "batch entries"],
+    valid: Bool[Array, "batch entries"] | None = None,
     *,
     alpha: float = 0.25,
     gamma: float = 2.0,
     eps: float = 1e-6,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """-alpha_t (1 - p_t)^gamma log p_t, with alpha for targets of 1 and 1 - alpha for those of 0.
 
     Args: as `dice`. eps: probabilities are kept that far from 0 and 1.

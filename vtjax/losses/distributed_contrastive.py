@@ -13,7 +13,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Num, Shaped
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError
 from vtjax.losses.contrastive import unit
 from vtjax.losses.pair_sweep import TILE, LogSum, Plan, plan
@@ -21,16 +23,16 @@ from vtjax.sharding.mesh import BATCH_AXES
 
 
 def clip_info_nce(
-    image: jax.Array,
-    text: jax.Array,
-    scale: jax.Array | float,
+    image: Num[Array, "n width"],
+    text: Num[Array, "m text_width"],
+    scale: Scalar,
     *,
-    valid: jax.Array | None = None,
+    valid: Shaped[Array, "valid"] | None = None,
     mesh: jax.sharding.Mesh | None = None,
     axes: Sequence[str] = BATCH_AXES,
     impl: str = "auto",
     tile: int = TILE,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Half of the cross entropy over images plus half over texts, labels on the diagonal.
 
     Args:
@@ -54,7 +56,7 @@ def clip_info_nce(
     return total, jnp.sum(valid, dtype=jnp.float32)
 
 
-def prepared(image: jax.Array, text: jax.Array, valid: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+def prepared(image: Array, text: Array, valid: Array | None) -> tuple[Array, Array, Array]:
     """Unit rows in the type of the matrix products, and validity bool [N].
 
     Raises:
@@ -70,29 +72,29 @@ def prepared(image: jax.Array, text: jax.Array, valid: jax.Array | None) -> tupl
     return unit(image).astype(dtype), unit(text).astype(dtype), valid
 
 
-def product(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
+def product(equation: str, a: Array, b: Array) -> Array:
     """einsum in the type of the inputs (float32 in full precision), added up in float32."""
     precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
     return jnp.einsum(equation, a, b, precision=precision, preferred_element_type=jnp.float32)
 
 
-def own_cosines(x: jax.Array, y: jax.Array) -> jax.Array:
+def own_cosines(x: Array, y: Array) -> Array:
     """Cosine of every matching pair, float32 [N]."""
     return jnp.sum(x.astype(jnp.float32) * y.astype(jnp.float32), axis=-1)
 
 
-def items(x: jax.Array, valid: jax.Array, **more: Any) -> dict[str, Any]:
+def items(x: Array, valid: Array, **more: Any) -> dict[str, Any]:
     """One side of a sweep. `index` tells the matching pair from the others."""
     return {"x": x, "valid": valid, "index": jnp.arange(x.shape[0], dtype=jnp.int32), **more}
 
 
-def pair_masks(rows: dict[str, Any], columns: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
+def pair_masks(rows: dict[str, Any], columns: dict[str, Any]) -> tuple[Array, Array]:
     """bool [rows, columns]: pairs of two valid items, and matching pairs."""
     valid = rows["valid"][:, None] & columns["valid"][None, :]
     return valid, valid & (rows["index"][:, None] == columns["index"][None, :])
 
 
-def _plain(x: jax.Array, y: jax.Array, scale: jax.Array, valid: jax.Array) -> jax.Array:
+def _plain(x: Array, y: Array, scale: Array, valid: Array) -> Array:
     logits = scale * product("id,jd->ij", x, y)
     lse = [
         jax.nn.logsumexp(jnp.where(jnp.expand_dims(valid, 1 - axis), logits, -jnp.inf), axis=axis) for axis in (1, 0)
@@ -102,11 +104,11 @@ def _plain(x: jax.Array, y: jax.Array, scale: jax.Array, valid: jax.Array) -> ja
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _swept(how: Plan, x: jax.Array, y: jax.Array, scale: jax.Array, valid: jax.Array) -> jax.Array:
+def _swept(how: Plan, x: Array, y: Array, scale: Array, valid: Array) -> Array:
     return _forward(how, x, y, scale, valid)[0]
 
 
-def _forward(how: Plan, x: jax.Array, y: jax.Array, scale: jax.Array, valid: jax.Array) -> tuple[jax.Array, Any]:
+def _forward(how: Plan, x: Array, y: Array, scale: Array, valid: Array) -> tuple[Array, Any]:
     def pair(scale, rows, columns):
         logits = scale * product("id,jd->ij", rows["x"], columns["x"])
         mask, _ = pair_masks(rows, columns)
@@ -118,7 +120,7 @@ def _forward(how: Plan, x: jax.Array, y: jax.Array, scale: jax.Array, valid: jax
     return jnp.sum(jnp.where(valid, per_item, 0.0)), (x, y, scale, valid, sums)
 
 
-def _backward(how: Plan, kept: Any, cotangent: jax.Array) -> tuple[Any, ...]:
+def _backward(how: Plan, kept: Any, cotangent: Array) -> tuple[Any, ...]:
     x, y, scale, valid, (to_text, to_image) = kept
 
     def pair(scale, rows, columns):

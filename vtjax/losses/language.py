@@ -6,17 +6,21 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+
+from vtjax.arrays import Array
 
 CHUNK = 256  # positions whose logits are formed at once
 
 
 def next_token_loss(
-    logits: Callable[[jax.Array], jax.Array],
-    hidden: jax.Array,
-    ids: jax.Array,
-    counted: jax.Array,
+    logits: Callable[[Array], Array],
+    hidden: Float[Array, "batch tokens width"],
+    ids: Int[Array, "batch tokens"],
+    counted: Bool[Array, "batch tokens"],
     chunk: int = CHUNK,
-) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+) -> tuple[tuple[Float[Array, ""], Float[Array, ""]], tuple[Float[Array, ""], Float[Array, ""]]]:
     """-log p(token t | tokens before t), summed over the counted tokens.
 
     Args:
@@ -34,19 +38,19 @@ def next_token_loss(
     weights = jnp.concatenate([counted[:, 1:], jnp.zeros((batch, 1), bool)], axis=1)
     missing = -length % size
 
-    def chunks(x: jax.Array) -> jax.Array:
+    def chunks(x: Array) -> Array:
         x = jnp.pad(x, [(0, 0), (0, missing)] + [(0, 0)] * (x.ndim - 2))
-        return jnp.moveaxis(x.reshape(batch, -1, size, *x.shape[2:]), 1, 0)
+        return rearrange(x, "b (n chunk) ... -> n b chunk ...", chunk=size)
 
     @jax.checkpoint
-    def one(states: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def one(states: Array, targets: Array, weights: Array) -> tuple[Array, Array]:
         scores = logits(states).astype(jnp.float32)
         own = jnp.take_along_axis(scores, targets[..., None], axis=-1)[..., 0]
         missed = jax.nn.logsumexp(scores, axis=-1) - own
         hit = jnp.argmax(scores, axis=-1) == targets
         return jnp.sum(jnp.where(weights, missed, 0.0)), jnp.sum(hit & weights, dtype=jnp.float32)
 
-    def step(sums: tuple[jax.Array, jax.Array], part: tuple[jax.Array, ...]) -> tuple[tuple, None]:
+    def step(sums: tuple[Array, Array], part: tuple[Array, ...]) -> tuple[tuple, None]:
         return jax.tree.map(jnp.add, sums, one(*part)), None
 
     zero = jnp.zeros((), jnp.float32)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Num
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError
 from vtjax.losses.contrastive import unit
 
@@ -12,13 +14,13 @@ FORMS = ("logsumexp", "mean_log")
 
 
 def multi_positive_nce(
-    video: jax.Array,
-    text: jax.Array,
-    scale: jax.Array | float,
+    video: Num[Array, "..."],
+    text: Num[Array, "..."],
+    scale: Scalar,
     *,
     form: str = "logsumexp",
-    exclude: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
+    exclude: Bool[Array, "n n texts"] | None = None,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Half of video to texts plus half of texts to video, over a batch of N videos with M texts each.
 
     Video to texts, over all N M texts: -log of the share of the own texts together ("logsumexp", the paper), or the

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError, nearest
 from vtjax.sharding.mesh import BATCH_AXES
 
@@ -38,20 +39,20 @@ Pair = Callable[[Any, Tree, Tree], tuple[Tree, Tree]]
 class LogSum(NamedTuple):
     """log(sum(exp(x))) in parts: the largest x so far, and the sum of exp(x - largest)."""
 
-    largest: jax.Array
-    total: jax.Array
+    largest: Array
+    total: Array
 
-    def log_above(self, x: jax.Array) -> jax.Array:
+    def log_above(self, x: Array) -> Array:
         """log(sum(exp)) - x; the large parts are subtracted first, as they are nearly equal where it matters."""
         return self.largest - x + jnp.log(self.total)
 
-    def share(self, logits: jax.Array, axis: int) -> jax.Array:
+    def share(self, logits: Array, axis: int) -> Array:
         """Softmax of a block of logits, the sum running along `axis`; of no meaning for items that are not valid."""
         largest, total = jnp.expand_dims(self.largest, axis), jnp.expand_dims(self.total, axis)
         return jnp.exp(logits - largest) / jnp.maximum(total, 1e-30)
 
     @staticmethod
-    def of(logits: jax.Array, valid: jax.Array, axis: int) -> LogSum:
+    def of(logits: Array, valid: Array, axis: int) -> LogSum:
         """Of the logits of one block where `valid`, over one axis."""
         logits = jnp.where(valid, logits, _LOWEST)
         largest = jnp.max(logits, axis=axis)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Num
+
+from vtjax.arrays import Array
 
 
 def smooth_l1(
-    prediction: jax.Array, target: jax.Array, mask: jax.Array | None = None, *, beta: float = 1.0
-) -> tuple[jax.Array, jax.Array]:
+    prediction: Num[Array, "*rows features"],
+    target: Num[Array, "*rows features"],
+    mask: Bool[Array, "*rows"] | None = None,
+    *,
+    beta: float = 1.0,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Huber loss: 0.5 e^2 / beta where |e| < beta, else |e| - beta / 2 (car.md section 2.4, with beta 1).
 
     Args:

@@ -12,7 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Num, Shaped
 
+from vtjax.arrays import Array
 from vtjax.losses.distributed_contrastive import items, own_cosines, pair_masks, prepared, product
 from vtjax.losses.pair_sweep import TILE, Plan, plan
 from vtjax.sharding.mesh import BATCH_AXES
@@ -21,17 +23,17 @@ SCALE_INIT, BIAS_INIT = 10.0, -10.0  # the paper's: exp(log 10), so that nearly 
 
 
 def sigmoid_contrastive(
-    image: jax.Array,
-    text: jax.Array,
-    scale: jax.Array | float,
-    bias: jax.Array | float,
+    image: Num[Array, "n width"],
+    text: Num[Array, "m text_width"],
+    scale: Scalar,
+    bias: Scalar,
     *,
-    valid: jax.Array | None = None,
+    valid: Shaped[Array, "valid"] | None = None,
     mesh: jax.sharding.Mesh | None = None,
     axes: Sequence[str] = BATCH_AXES,
     impl: str = "auto",
     tile: int = TILE,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """-log sigmoid(z (scale * cosine + bias)) over all pairs, z = 1 for matching ones and -1 for the others.
 
     Args:
@@ -51,7 +53,7 @@ def sigmoid_contrastive(
     return total, jnp.sum(valid, dtype=jnp.float32)
 
 
-def _plain(x: jax.Array, y: jax.Array, scalars: tuple[jax.Array, jax.Array], valid: jax.Array) -> jax.Array:
+def _plain(x: Array, y: Array, scalars: tuple[Array, Array], valid: Array) -> Array:
     scale, bias = scalars
     logits = scale * product("id,jd->ij", x, y) + bias
     sign = 2.0 * jnp.eye(x.shape[0]) - 1.0
@@ -60,15 +62,15 @@ def _plain(x: jax.Array, y: jax.Array, scalars: tuple[jax.Array, jax.Array], val
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _swept(how: Plan, x: jax.Array, y: jax.Array, scalars: tuple[jax.Array, jax.Array], valid: jax.Array) -> jax.Array:
+def _swept(how: Plan, x: Array, y: Array, scalars: tuple[Array, Array], valid: Array) -> Array:
     return _forward(how, x, y, scalars, valid)[0]
 
 
-def _logits(scalars: Any, rows: dict, columns: dict) -> jax.Array:
+def _logits(scalars: Any, rows: dict, columns: dict) -> Array:
     return scalars[0] * product("id,jd->ij", rows["x"], columns["x"]) + scalars[1]
 
 
-def _forward(how: Plan, x: jax.Array, y: jax.Array, scalars: Any, valid: jax.Array) -> tuple[jax.Array, Any]:
+def _forward(how: Plan, x: Array, y: Array, scalars: Any, valid: Array) -> tuple[Array, Any]:
     def pair(scalars, rows, columns):
         mask, _ = pair_masks(rows, columns)
         return jnp.sum(jnp.where(mask, jax.nn.softplus(_logits(scalars, rows, columns)), 0.0), axis=1), ()
@@ -79,7 +81,7 @@ def _forward(how: Plan, x: jax.Array, y: jax.Array, scalars: Any, valid: jax.Arr
     return jnp.sum(jnp.where(valid, as_unmatched - own, 0.0)), (x, y, scalars, valid)
 
 
-def _backward(how: Plan, kept: Any, cotangent: jax.Array) -> tuple[Any, ...]:
+def _backward(how: Plan, kept: Any, cotangent: Array) -> tuple[Any, ...]:
     x, y, scalars, valid = kept
 
     def pair(scalars, rows, columns):

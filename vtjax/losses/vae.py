@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Num
+
+from vtjax.arrays import Array
 
 
 def gaussian_kl(
-    mean_q: jax.Array, logvar_q: jax.Array, mean_p: jax.Array | None = None, logvar_p: jax.Array | None = None
-) -> tuple[jax.Array, jax.Array]:
+    mean_q: Num[Array, "*shape"],
+    logvar_q: Num[Array, "*shape"],
+    mean_p: Num[Array, "*shape"] | None = None,
+    logvar_p: Num[Array, "*shape"] | None = None,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """KL(q || p) = (exp(lq - lp) + (mp - mq)^2 exp(-lp) - 1 - (lq - lp)) / 2 per dimension (car.md section 2.4).
 
     Args:
@@ -25,6 +31,8 @@ def gaussian_kl(
     return jnp.sum(divergence), jnp.asarray(divergence.size, jnp.float32)
 
 
-def sample_gaussian(rng: jax.Array, mean: jax.Array, logvar: jax.Array, scale: float = 1.0) -> jax.Array:
+def sample_gaussian(
+    rng: Array, mean: Float[Array, "*shape"], logvar: Float[Array, "*shape"], scale: Scalar = 1.0
+) -> Float[Array, "*shape"]:
     """mean + scale * eps * exp(logvar / 2) with eps ~ N(0, 1), differentiable in mean and logvar."""
     return mean + scale * jax.random.normal(rng, mean.shape, mean.dtype) * jnp.exp(0.5 * logvar)

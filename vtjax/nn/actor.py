@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Bool, Float
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError
 from vtjax.nn.attention import KERNEL_INIT, key_mask
 from vtjax.nn.dropout import Dropout
@@ -22,16 +24,15 @@ RULES = (
 )
 
 
-def _patched_mask(mask: jax.Array, patch: int) -> jax.Array:
+def _patched_mask(mask: Bool[Array, "batch frames"], patch: int) -> Bool[Array, "batch tokens"]:
     """[B, L] bool -> [B, L / patch]: a token is valid when any of its frames is.
 
     Raises:
       VtjaxError: the length is not a multiple of the patch.
     """
-    batch, length = mask.shape
-    if length % patch:
-        raise VtjaxError(f"sequence length {length} is not a multiple of patch={patch}; pad to a multiple of it")
-    return mask.reshape(batch, length // patch, patch).any(axis=-1)
+    if mask.shape[1] % patch:
+        raise VtjaxError(f"sequence length {mask.shape[1]} is not a multiple of patch={patch}; pad to a multiple of it")
+    return rearrange(mask, "b (l p) -> b l p", p=patch).any(axis=-1)
 
 
 class ActorEncoder(nn.Module):
@@ -51,15 +52,17 @@ class ActorEncoder(nn.Module):
     remat: str | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "batch frames features"], mask: Bool[Array, "batch frames"], *, train: bool = False
+    ) -> Float[Array, "batch {self.tokens} {self.width}"]:
         """x float [B, L, features], mask bool [B, L] (True valid) -> float32 [B, tokens, width].
 
         What stands at padded rows does not matter, not even NaN.
         """
         dtype = self.layer.dtype
-        batch, length, features = x.shape
+        batch = len(x)
         valid = _patched_mask(mask, self.patch)
-        x = jnp.where(mask[..., None], x, 0).reshape(batch, length // self.patch, self.patch * features)
+        x = rearrange(jnp.where(mask[..., None], x, 0), "b (l p) features -> b l (p features)", p=self.patch)
         h = nn.Dense(self.width, dtype=dtype, kernel_init=KERNEL_INIT, name="projection")(x)
         tokens = self.param("tokens", nn.initializers.normal(1.0), (self.tokens, self.width), jnp.float32)
         h = jnp.concatenate([jnp.broadcast_to(tokens.astype(dtype)[None], (batch, *tokens.shape)), h], axis=1)
@@ -82,7 +85,9 @@ class ActorDecoder(nn.Module):
     remat: str | None = None
 
     @nn.compact
-    def __call__(self, z: jax.Array, mask: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(
+        self, z: Float[Array, "batch width"], mask: Bool[Array, "batch frames"], *, train: bool = False
+    ) -> Float[Array, "batch frames {self.features}"]:
         """z float [B, width], mask bool [B, L] -> float32 [B, L, features], zero where the mask is False."""
         dtype = self.layer.dtype
         batch, width = z.shape
@@ -93,5 +98,5 @@ class ActorDecoder(nn.Module):
         decoder = Decoder(self.layer, self.layers, scan=self.scan, remat=self.remat, name="transformer")
         h = decoder(h, z.astype(dtype)[:, None], key_mask(valid), train=train)
         y = nn.Dense(self.patch * self.features, dtype=dtype, kernel_init=KERNEL_INIT, name="final")(h)
-        y = y.astype(jnp.float32).reshape(*mask.shape, self.features)
+        y = rearrange(y.astype(jnp.float32), "b l (p features) -> b (l p) features", p=self.patch)
         return jnp.where(mask[..., None], y, 0)

@@ -7,7 +7,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
+from vtjax.arrays import Array
 from vtjax.nn.dropout import Dropout
 
 # Partition table (sharding/partition.py); to be put before that of the tower.
@@ -27,7 +29,7 @@ class ParallelAdapter(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Float[Array, "*rows width"], *, train: bool = False) -> Float[Array, "*rows width"]:
         """x [..., width of the model] -> the same."""
         # Kaiming-uniform with a = sqrt(5): uniform within 1 / sqrt(fan_in).
         down_init, zeros = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"), nn.initializers.zeros

@@ -9,7 +9,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError
 from vtjax.nn.dropout import Dropout
 from vtjax.sharding.activations import constrain
@@ -17,26 +19,26 @@ from vtjax.sharding.activations import constrain
 KERNEL_INIT = nn.initializers.xavier_uniform()
 
 
-def key_mask(valid: jax.Array) -> jax.Array:
+def key_mask(valid: Bool[Array, "batch keys"]) -> Bool[Array, "batch 1 1 keys"]:
     """[B, K] bool of valid keys, as an attention mask [B, 1, 1, K]."""
     return valid[:, None, None, :]
 
 
-def causal_mask(length: int) -> jax.Array:
+def causal_mask(length: int) -> Bool[Array, "1 1 {length} {length}"]:
     """[1, 1, L, L] bool; query q sees keys 0..q. Combine with `key_mask` by `&`."""
     return jnp.tril(jnp.ones((1, 1, length, length), bool))
 
 
 def dot_product_attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array | None = None,
+    query: Float[Array, "batch queries heads head_dim"],
+    key: Float[Array, "batch keys heads head_dim"],
+    value: Float[Array, "batch keys heads value_dim"],
+    mask: Bool[Array, "_ _ _ _"] | None = None,
     *,
-    logit_bias: jax.Array | None = None,
+    logit_bias: Float[Array, "_ _ _ _"] | None = None,
     scale: float | None = None,
-    drop: Callable[[jax.Array], jax.Array] | None = None,
-) -> jax.Array:
+    drop: Callable[[Array], Array] | None = None,
+) -> Float[Array, "batch queries heads value_dim"]:
     """softmax(scale * query key^T + logit_bias) value, per head.
 
     Args:
@@ -78,15 +80,18 @@ class MultiHeadAttention(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
-        memory: jax.Array | None = None,
-        mask: jax.Array | None = None,
-        logit_bias: jax.Array | None = None,
+        x: Float[Array, "batch queries width"],
+        memory: Float[Array, "batch keys memory_width"] | None = None,
+        mask: Bool[Array, "_ _ _ _"] | None = None,
+        logit_bias: Float[Array, "_ _ _ _"] | None = None,
         *,
         train: bool = False,
         with_key: bool = False,
         own_value: bool = False,
-    ) -> jax.Array | tuple[jax.Array, jax.Array]:
+    ) -> (
+        Float[Array, "batch queries width"]
+        | tuple[Float[Array, "batch queries width"], Float[Array, "batch keys_seen heads head_dim"]]
+    ):
         """Attends from x [B, Q, width] to memory [B, K, memory_width] (default: x itself) -> [B, Q, width].
 
         mask: bool, rank 4, broadcastable to [B, heads, Q, K], True where seen. logit_bias: float32, likewise.

@@ -10,18 +10,18 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Bool, Float, Int
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError
 from vtjax.nn import transformer
 from vtjax.nn.attention import MultiHeadAttention, key_mask
 from vtjax.nn.dropout import Dropout
-from vtjax.nn.embedding import lookup
 from vtjax.nn.stack import run_layers
-from vtjax.nn.transformer import FeedForward, LayerConfig, LayerNorm
+from vtjax.nn.transformer import FeedForward, LayerConfig, LayerNorm, lookup
 from vtjax.sharding.activations import constrain
 
 # Partition table (sharding/partition.py) of a BertEncoder's parameters.
@@ -84,8 +84,13 @@ class BertEncoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, ids: jax.Array, mask: jax.Array, token_types: jax.Array | None = None, *, train: bool = False
-    ) -> jax.Array:
+        self,
+        ids: Int[Array, "batch tokens"],
+        mask: Bool[Array, "batch tokens"],
+        token_types: Int[Array, "batch tokens"] | None = None,
+        *,
+        train: bool = False,
+    ) -> Float[Array, "batch tokens width"]:
         """ids: int32 [B, L]; mask: bool [B, L], True on tokens that may be attended to; token_types: int32 [B, L],
         zeros if None; train: dropout on, with the "dropout" rng. Returns the last layer's states [B, L, width]; those
         of masked tokens are not meaningful.
@@ -116,7 +121,9 @@ class BertEmbeddings(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, ids: jax.Array, token_types: jax.Array | None, train: bool) -> jax.Array:
+    def __call__(
+        self, ids: Int[Array, "batch tokens"], token_types: Int[Array, "batch tokens"] | None, train: bool
+    ) -> Float[Array, "batch tokens width"]:
         c = self.config
         if c.position_offset:
             counted = (ids != c.pad_id).astype(jnp.int32)
@@ -144,7 +151,13 @@ class BertLayer(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array, bias: jax.Array | None, train: bool) -> jax.Array:
+    def __call__(
+        self,
+        x: Float[Array, "batch tokens width"],
+        mask: Bool[Array, "batch tokens"],
+        bias: Float[Array, "1 heads tokens tokens"] | None,
+        train: bool,
+    ) -> Float[Array, "batch tokens width"]:
         """x: [B, L, width]; mask: bool [B, L] over keys; bias: float32 [1, heads, L, L] added to the logits."""
         c = self.config
         x = constrain(x, "batch", ...)

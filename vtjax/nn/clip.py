@@ -13,12 +13,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
+from vtjax.arrays import Array, Scalar
 from vtjax.errors import VtjaxError, nearest
 from vtjax.nn import vit
 from vtjax.nn.attention import causal_mask
-from vtjax.nn.embedding import lookup
-from vtjax.nn.transformer import LayerNorm
+from vtjax.nn.transformer import LayerNorm, lookup
 from vtjax.nn.vit import LayerStack, Projection, VisionConfig, VisionOutput, VisionTower
 
 # Partition table (sharding/partition.py) of a Clip's parameters, of either tower alone, looped or stacked.
@@ -107,12 +108,12 @@ class TextOutput:
     [B, L, heads, head_dim].
     """
 
-    embedding: jax.Array
-    eot: jax.Array
-    tokens: jax.Array
-    token_embeddings: jax.Array
-    hidden_states: tuple[jax.Array, ...]
-    keys: tuple[jax.Array, ...]
+    embedding: Array
+    eot: Array
+    tokens: Array
+    token_embeddings: Array
+    hidden_states: tuple[Array, ...]
+    keys: tuple[Array, ...]
 
 
 class TextTower(nn.Module):
@@ -126,7 +127,7 @@ class TextTower(nn.Module):
     adapter: Callable[[], nn.Module] | None = None
 
     @nn.compact
-    def __call__(self, ids: jax.Array, *, train: bool = False) -> TextOutput:
+    def __call__(self, ids: Int[Array, "..."], *, train: bool = False) -> TextOutput:
         """ids: int32 [B, L], start and end of text included, padded on the right with any id that is not larger.
 
         Attention is causal, so that what follows the end of text has no influence and needs no mask.
@@ -140,9 +141,7 @@ class TextTower(nn.Module):
         length = ids.shape[1]
         words = nn.Embed(c.vocab_size, c.width, embedding_init=nn.initializers.normal(0.02), name="token_embedding")
         x = lookup(words, ids)
-        table = self.param(
-            "position_embedding", nn.initializers.normal(0.01), (c.context_length, c.width), jnp.float32
-        )
+        table = self.param("position_embedding", nn.initializers.normal(0.01), (c.context_length, c.width), jnp.float32)
         x = (x + table[None, :length]).astype(self.dtype)
         stack = LayerStack(
             vit.layer_config(c, self.dtype), c.layers, self.scan, self.remat, self.adapter, name="transformer"
@@ -155,7 +154,7 @@ class TextTower(nn.Module):
         return TextOutput(project(eot), eot, tokens, project(tokens), trace.hidden_states, trace.keys)
 
 
-def eot_positions(ids: jax.Array, eot_id: int | None = None) -> jax.Array:
+def eot_positions(ids: Int[Array, "batch tokens"], eot_id: int | None = None) -> Int[Array, "batch"]:
     """int32 [B]: where in each row of ids [B, L] the text ends, the first place of `eot_id`, or of the largest id.
 
     A row without `eot_id` gives 0.
@@ -170,7 +169,7 @@ class ClipOutput:
 
     image: VisionOutput
     text: TextOutput
-    logit_scale: jax.Array
+    logit_scale: Array
 
 
 class Clip(nn.Module):
@@ -190,24 +189,24 @@ class Clip(nn.Module):
         same = dict(embed_dim=c.embed_dim, dtype=self.dtype, scan=self.scan, remat=self.remat)
         self.vision = VisionTower(c.vision, interpolate_positions=self.interpolate_positions, **same)
         self.text = TextTower(c.text, **same)
-        self.logit_scale = self.param(
-            "logit_scale", nn.initializers.constant(LOGIT_SCALE_INIT), (), jnp.float32
-        )
+        self.logit_scale = self.param("logit_scale", nn.initializers.constant(LOGIT_SCALE_INIT), (), jnp.float32)
 
-    def __call__(self, images: jax.Array, ids: jax.Array, *, train: bool = False) -> ClipOutput:
+    def __call__(self, images: Float[Array, "..."], ids: Int[Array, "..."], *, train: bool = False) -> ClipOutput:
         """images: float [B, height, width, 3], normalised; ids: int32 [N, L]; B and N may differ."""
         return ClipOutput(self.vision(images, train=train), self.text(ids, train=train), self.logit_scale)
 
-    def encode_image(self, images: jax.Array, *, train: bool = False) -> VisionOutput:
+    def encode_image(self, images: Float[Array, "..."], *, train: bool = False) -> VisionOutput:
         """See `VisionTower`; for `apply(..., method="encode_image")`."""
         return self.vision(images, train=train)
 
-    def encode_text(self, ids: jax.Array, *, train: bool = False) -> TextOutput:
+    def encode_text(self, ids: Int[Array, "..."], *, train: bool = False) -> TextOutput:
         """See `TextTower`; for `apply(..., method="encode_text")`."""
         return self.text(ids, train=train)
 
 
-def similarity_logits(image: jax.Array, text: jax.Array, logit_scale: jax.Array) -> jax.Array:
+def similarity_logits(
+    image: Float[Array, "images width"], text: Float[Array, "texts width"], logit_scale: Scalar
+) -> Float[Array, "images texts"]:
     """float32 [B, N]: exp(logit_scale) times the cosines of embeddings image [B, D] and text [N, D]."""
     image, text = (x.astype(jnp.float32) for x in (image, text))
     image, text = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (image, text))

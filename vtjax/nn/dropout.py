@@ -10,9 +10,12 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
+
+from vtjax.arrays import Array
 
 
-def _mix(x: jax.Array) -> jax.Array:
+def _mix(x: Array) -> Array:
     """A bijection of uint32 in which every input bit flips every output bit with probability close to 1/2.
 
     Multiply-xorshift with the constants "lowbias32" of C. Wellons' hash-prospector search (public domain).
@@ -22,7 +25,7 @@ def _mix(x: jax.Array) -> jax.Array:
     return x ^ (x >> 16)
 
 
-def keep_mask(rng: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
+def keep_mask(rng: Array, rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
     """bool [*shape], each element False with probability `rate`; a function of the key and the element's index.
 
     Not for anything that needs cryptographic or long-period randomness; beyond 2^32 elements the mask repeats.
@@ -45,7 +48,7 @@ class DropPath(nn.Module):
     deterministic: bool = True
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "batch *rest"]) -> Float[Array, "batch *rest"]:
         """x [B, ...] -> the same."""
         if self.deterministic or self.rate == 0:
             return x
@@ -63,7 +66,7 @@ class Dropout(nn.Module):
     deterministic: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, deterministic: bool | None = None) -> jax.Array:
+    def __call__(self, x: Float[Array, "*shape"], deterministic: bool | None = None) -> Float[Array, "*shape"]:
         if nn.merge_param("deterministic", self.deterministic, deterministic) or self.rate == 0:
             return x
         kept = keep_mask(self.make_rng("dropout"), self.rate, x.shape)

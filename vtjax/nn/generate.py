@@ -14,7 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError
 
 
@@ -57,7 +59,7 @@ class Generation:
     lengths: np.ndarray
     stopped: np.ndarray
     log_probs: np.ndarray
-    hidden: jax.Array | None
+    hidden: Array | None
 
     def rows(self) -> list[list[int]]:
         """Each row's tokens up to its length."""
@@ -69,11 +71,11 @@ def generate(
     params: Any,
     sampling: Sampling,
     *,
-    ids: jax.Array | np.ndarray | None = None,
-    embeddings: jax.Array | None = None,
-    valid: jax.Array | np.ndarray | None = None,
+    ids: Array | None = None,
+    embeddings: Array | None = None,
+    valid: Array | None = None,
     lora: Mapping[str, Any] | None = None,
-    rng: jax.Array | None = None,
+    rng: Array | None = None,
     cached: bool = True,
     return_hidden: bool = False,
     stop_strings: Sequence[str] = (),
@@ -125,14 +127,14 @@ def generate(
     )
 
 
-def choose(logits: jax.Array, sampling: Sampling, keys: jax.Array) -> jax.Array:
+def choose(logits: Float[Array, "batch vocab"], sampling: Sampling, keys: Array) -> Int[Array, "batch"]:
     """Next ids int32 [B] from float32 logits [B, vocab]; keys: one per row [B], unused where temperature is 0."""
     if sampling.temperature == 0:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     return jax.vmap(jax.random.categorical)(keys, truncate(logits, sampling)).astype(jnp.int32)
 
 
-def truncate(logits: jax.Array, sampling: Sampling) -> jax.Array:
+def truncate(logits: Float[Array, "batch vocab"], sampling: Sampling) -> Float[Array, "batch vocab"]:
     """logits / temperature, -inf where top_k, and after it top_p, leave a token out; [B, vocab] float32."""
     logits = logits / sampling.temperature
     vocab = logits.shape[-1]

@@ -7,9 +7,10 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
+from vtjax.arrays import Array
 from vtjax.nn import transformer
 from vtjax.nn.attention import MultiHeadAttention, key_mask
 from vtjax.nn.dropout import Dropout, DropPath
@@ -33,8 +34,13 @@ class CrossAttentionBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, memory: jax.Array, mask: jax.Array | None = None, *, train: bool = False
-    ) -> jax.Array:
+        self,
+        x: Float[Array, "batch queries width"],
+        memory: Float[Array, "batch keys width"],
+        mask: Bool[Array, "_ _ _ _"] | None = None,
+        *,
+        train: bool = False,
+    ) -> Float[Array, "batch queries width"]:
         """x [B, Q, width], memory [B, K, width], mask as in MultiHeadAttention -> [B, Q, width]."""
         c = self.config
         attend = MultiHeadAttention(
@@ -57,10 +63,8 @@ class TokenMixer(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        dense = lambda size, name: nn.Dense(
-            size, dtype=self.dtype, kernel_init=self.kernel_init, name=name
-        )
+    def __call__(self, x: Float[Array, "batch tokens width"]) -> Array:
+        dense = lambda size, name: nn.Dense(size, dtype=self.dtype, kernel_init=self.kernel_init, name=name)
         y = transformer.ACTIVATIONS["gelu"](dense(self.hidden, "up")(jnp.swapaxes(x, 1, 2)))
         return jnp.swapaxes(dense(self.tokens, "down")(y), 1, 2)
 
@@ -86,8 +90,13 @@ class AssignAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, groups: jax.Array, x: jax.Array, valid: jax.Array | None = None, *, train: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
+        self,
+        groups: Float[Array, "batch groups width"],
+        x: Float[Array, "batch tokens width"],
+        valid: Bool[Array, "batch tokens"] | None = None,
+        *,
+        train: bool = False,
+    ) -> tuple[Float[Array, "batch groups width"], Float[Array, "batch groups tokens"]]:
         """groups [B, K, width], x [B, N, width], valid bool [B, N] -> (update [B, K, width], logits f32 [B, K, N])."""
         width, how = groups.shape[-1], self.how
         dense = lambda name: nn.Dense(width, dtype=self.dtype, kernel_init=self.kernel_init, name=name)
@@ -111,8 +120,13 @@ class GroupingBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: jax.Array, x: jax.Array, valid: jax.Array | None = None, *, train: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
+        self,
+        tokens: Float[Array, "batch group_tokens width"],
+        x: Float[Array, "batch tokens width"],
+        valid: Bool[Array, "batch tokens"] | None = None,
+        *,
+        train: bool = False,
+    ) -> tuple[Float[Array, "batch groups width"], Float[Array, "batch groups tokens"]]:
         """tokens [B, K, width], x [B, N, width], valid bool [B, N] -> (groups [B, k, width], logits [B, k, N]).
 
         k is `groups`. The logits are float32, without noise, before any softmax.

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
+
+from vtjax.arrays import Array
 
 
 def gumbel_softmax(
-    logits: jax.Array,
+    logits: Float[Array, "*shape"],
     *,
     axis: int = -1,
-    temperature: jax.Array | float = 1.0,
+    temperature: Scalar = 1.0,
     hard: bool = False,
-    rng: jax.Array | None = None,
-) -> jax.Array:
+    rng: Array | None = None,
+) -> Float[Array, "*shape"]:
     """softmax((logits + noise) / temperature) along `axis`, float32.
 
     Args:
@@ -31,7 +34,7 @@ def gumbel_softmax(
     return straight_through(soft, axis) if hard else soft
 
 
-def straight_through(soft: jax.Array, axis: int = -1) -> jax.Array:
+def straight_through(soft: Float[Array, "*shape"], axis: int = -1) -> Float[Array, "*shape"]:
     """The one-hot of the largest entry along `axis`, exactly, with the gradient of `soft`."""
     best = jnp.argmax(soft, axis=axis)
     one_hot = jax.nn.one_hot(best, soft.shape[axis], axis=axis, dtype=soft.dtype)

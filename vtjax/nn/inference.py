@@ -10,8 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vtjax.arrays import Array
 
-def _dot_general(lhs: jax.Array, rhs: jax.Array, *arguments: Any, **options: Any) -> jax.Array:
+
+def _dot_general(lhs: Array, rhs: Array, *arguments: Any, **options: Any) -> Array:
     out = jax.lax.dot_general(lhs, rhs, *arguments, preferred_element_type=jnp.float32, **options)  # type: ignore[misc]
     return out.astype(lhs.dtype)
 

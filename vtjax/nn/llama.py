@@ -19,14 +19,17 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError, nearest
 from vtjax.nn import kv_cache, lora
 from vtjax.nn.attention import dot_product_attention
-from vtjax.nn.embedding import lookup
+from vtjax.nn.positions import rope_tables, rotate
 from vtjax.nn.quantize import Linear
-from vtjax.nn.rope import rope_tables, rotate
 from vtjax.nn.stack import remat_policy, rematerialised
+from vtjax.nn.transformer import lookup
 from vtjax.sharding.activations import constrain
 
 # Partition table of the parameters, of their int8 scales, and of LoRA factors beside them.
@@ -44,6 +47,7 @@ RULES = (
     (r"norm\w*/scale", (None,)),
     *lora.RULES,
 )
+
 
 @dataclasses.dataclass(frozen=True)
 class LlamaConfig:
@@ -92,7 +96,7 @@ class RMSNorm(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
         x32 = x.astype(jnp.float32)
         y = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
@@ -108,13 +112,13 @@ class LlamaAttention(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
-        layer: jax.Array,
+        x: Array,
+        layer: Array,
         cache: kv_cache.Cache | None,
-        tables: tuple[jax.Array, jax.Array],
-        mask: jax.Array,
-        slot: jax.Array,
-    ) -> tuple[jax.Array, kv_cache.Cache | None]:
+        tables: tuple[Array, Array],
+        mask: Array,
+        slot: Array,
+    ) -> tuple[Array, kv_cache.Cache | None]:
         c = self.config
         query = rotate(self.linear((c.heads, c.head_dim), name="query")(x), tables)
         key = rotate(self.linear((c.kv_heads, c.head_dim), name="key")(x), tables)
@@ -127,21 +131,23 @@ class LlamaAttention(nn.Module):
         return self.linear((c.width,), inputs=2, name="out")(mixed), cache
 
 
-def grouped_attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
+def grouped_attention(
+    query: Float[Array, "batch queries heads head_dim"],
+    key: Float[Array, "batch keys kv_heads head_dim"],
+    value: Float[Array, "batch keys kv_heads head_dim"],
+    mask: Bool[Array, "_ _ _ _"],
+) -> Float[Array, "batch queries heads head_dim"]:
     """Attention of heads that share keys: head h sees key head h // (heads // kv_heads). No key is repeated.
 
     query: [B, Q, heads, head_dim]; key, value: [B, K, kv_heads, head_dim]; mask: bool [B, 1, Q, K].
     """
-    batch, length, heads, dim = query.shape
-    kv_heads = key.shape[2]
-    groups = heads // kv_heads
+    groups = query.shape[2] // key.shape[2]
     if groups == 1:
         return dot_product_attention(query, key, value, mask)
     # The heads of a group become further queries of the head that they share.
-    folded = query.reshape(batch, length, kv_heads, groups, dim).swapaxes(2, 3)
-    folded = folded.reshape(batch, length * groups, kv_heads, dim)
+    folded = rearrange(query, "b q (kv group) dim -> b (q group) kv dim", group=groups)
     mixed = dot_product_attention(folded, key, value, jnp.repeat(mask, groups, axis=2))
-    return mixed.reshape(batch, length, groups, kv_heads, dim).swapaxes(2, 3).reshape(query.shape)
+    return rearrange(mixed, "b (q group) kv dim -> b q (kv group) dim", group=groups)
 
 
 class SwiGLU(nn.Module):
@@ -151,7 +157,7 @@ class SwiGLU(nn.Module):
     linear: Callable[..., Linear]
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
         c = self.config
         gate, up = (self.linear((c.ffn_width,), name=name)(x) for name in ("gate", "up"))
         return self.linear((c.width,), name="down")(constrain(jax.nn.silu(gate) * up, "batch", None, "mlp"))
@@ -204,7 +210,7 @@ class Llama(nn.Module):
         if not c.tied:
             self.head = linear((c.vocab_size,), out_dtype=jnp.float32)
 
-    def embedded(self, ids: jax.Array) -> jax.Array:
+    def embedded(self, ids: Array) -> Array:
         return lookup(self.embed, ids)
 
     def hidden(self, embeddings, mask, positions, cache, slot):
@@ -214,24 +220,24 @@ class Llama(nn.Module):
         (x, cache), _ = self.layers(carry, jnp.arange(c.layers), tables, mask, slot)
         return self.norm(x), cache
 
-    def logits(self, hidden: jax.Array) -> jax.Array:
+    def logits(self, hidden: Array) -> Array:
         hidden = hidden.astype(self.dtype)
         if not self.config.tied:
             return self.head(hidden)
         table = self.embed.embedding.astype(self.dtype)
         return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
 
-    def __call__(self, ids: jax.Array, mask: jax.Array, positions: jax.Array) -> jax.Array:
+    def __call__(self, ids: Array, mask: Array, positions: Array) -> Array:
         hidden, _ = self.hidden(self.embedded(ids), mask, positions, None, jnp.int32(0))
         return self.logits(hidden)
 
 
-def positions_of(valid: jax.Array) -> jax.Array:
+def positions_of(valid: Bool[Array, "batch tokens"]) -> Int[Array, "batch tokens"]:
     """[B, L] bool -> int32 [B, L]: the n-th valid token of a row sits at position n, wherever the padding is."""
     return jnp.maximum(jnp.cumsum(valid.astype(jnp.int32), axis=1) - 1, 0)
 
 
-def splice(token_embeddings: jax.Array, media: jax.Array, media_index: jax.Array) -> jax.Array:
+def splice(token_embeddings: Array, media: Array, media_index: Array) -> Array:
     """Soft tokens in place of the tokens that stand for them (pite.md 1.5).
 
     Args:
@@ -267,7 +273,7 @@ class LanguageModel:
     def module(self) -> Llama:
         return Llama(self.config, jnp.dtype(self.dtype), jnp.dtype(self.param_dtype), self.remat)
 
-    def init(self, key: jax.Array) -> dict[str, Any]:
+    def init(self, key: Array) -> dict[str, Any]:
         """Random base parameters, normal of `init_std`."""
         one = jnp.zeros((1, 1), jnp.int32)
         return self.module.init(key, one, jnp.ones((1, 1, 1, 1), bool), one)["params"]
@@ -276,25 +282,25 @@ class LanguageModel:
         """Shape and dtype of every base parameter, nested."""
         return jax.eval_shape(self.init, jax.random.key(0))
 
-    def embed(self, params: Mapping[str, Any], ids: jax.Array) -> jax.Array:
+    def embed(self, params: Mapping[str, Any], ids: Int[Array, "batch tokens"]) -> Float[Array, "batch tokens width"]:
         """int32 [B, L] -> [B, L, width] in `dtype`. Ids of media placeholders must be replaced first."""
         return self.module.apply({"params": params}, ids, method="embedded")
 
-    def logits(self, params: Mapping[str, Any], hidden: jax.Array) -> jax.Array:
+    def logits(self, params: Mapping[str, Any], hidden: Float[Array, "*rows width"]) -> Float[Array, "*rows vocab"]:
         """[..., width] -> float32 [..., vocab]; takes what `hidden` returns."""
         return self.module.apply({"params": params}, hidden, method="logits")
 
     def hidden(
         self,
         params: Mapping[str, Any],
-        embeddings: jax.Array,
-        valid: jax.Array,
+        embeddings: Float[Array, "batch tokens width"],
+        valid: Bool[Array, "batch tokens"],
         *,
-        positions: jax.Array | None = None,
+        positions: Int[Array, "batch tokens"] | None = None,
         lora: Mapping[str, Any] | None = None,
-        rng: jax.Array | None = None,
+        rng: Array | None = None,
         train: bool = False,
-    ) -> jax.Array:
+    ) -> Float[Array, "batch tokens width"]:
         """States after the final norm [B, L, width], the input of head and regressors alike.
 
         Args:
@@ -311,13 +317,13 @@ class LanguageModel:
     def cached(
         self,
         params: Mapping[str, Any],
-        embeddings: jax.Array,
-        valid: jax.Array,
-        positions: jax.Array,
+        embeddings: Array,
+        valid: Array,
+        positions: Array,
         cache: kv_cache.Cache,
-        slot: jax.Array,
+        slot: Array,
         lora: Mapping[str, Any] | None = None,
-    ) -> tuple[jax.Array, kv_cache.Cache]:
+    ) -> tuple[Array, kv_cache.Cache]:
         """As `hidden`, for tokens that go into the cache's slots slot .. slot + L - 1 and see those up to their own.
 
         valid: bool [B, K], over the cache's first K slots, these tokens' own included.
@@ -331,8 +337,12 @@ class LanguageModel:
         return kv_cache.constrain(cache, self.mesh)
 
     def __call__(
-        self, params: Mapping[str, Any], ids: jax.Array, valid: jax.Array | None = None, **more: Any
-    ) -> jax.Array:
+        self,
+        params: Mapping[str, Any],
+        ids: Int[Array, "batch tokens"],
+        valid: Bool[Array, "batch tokens"] | None = None,
+        **more: Any,
+    ) -> Float[Array, "batch tokens vocab"]:
         """Logits float32 [B, L, vocab] of token ids int32 [B, L]; further arguments as `hidden`."""
         valid = jnp.ones(ids.shape, bool) if valid is None else valid
         return self.logits(params, self.hidden(params, self.embed(params, ids), valid, **more))
@@ -351,5 +361,5 @@ class LanguageModel:
             return self.module.apply(variables, embeddings, mask, positions, cache, slot, rngs=rngs, method="hidden")
 
 
-def _causal(slot: jax.Array, queries: int, keys: int) -> jax.Array:
+def _causal(slot: Array, queries: int, keys: int) -> Array:
     return (jnp.arange(keys)[None, :] <= slot + jnp.arange(queries)[:, None])[None, None]

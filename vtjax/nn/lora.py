@@ -26,7 +26,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError
 from vtjax.nn.dropout import keep_mask
 from vtjax.trees import flatten, unflatten
@@ -89,7 +91,7 @@ def kernel_dims(path: str, shape: Sequence[int]) -> tuple[tuple[int, ...], tuple
     return tuple(shape[:stack]), tuple(shape[stack : stack + inputs]), tuple(shape[stack + inputs :])
 
 
-def init_lora(key: jax.Array, params: Tree, config: LoraConfig, dtype: Any = jnp.float32) -> dict[str, Any]:
+def init_lora(key: Array, params: Tree, config: LoraConfig, dtype: Any = jnp.float32) -> dict[str, Any]:
     """A fresh adapter for `params` (arrays or shapes): A uniform in +-1/sqrt(inputs) as in peft, B zero.
 
     Each factor's key depends on its path alone, so other targets leave it the same.
@@ -151,14 +153,14 @@ def intercept(configs: Mapping[str, LoraConfig], train: bool = False) -> Iterato
 
 
 def low_rank(
-    x: jax.Array,
-    a: jax.Array,
-    b: jax.Array,
+    x: Float[Array, "..."],
+    a: Float[Array, "..."],
+    b: Float[Array, "..."],
     scale: float,
     dtype: Any,
     dropout: float = 0.0,
-    rng: jax.Array | None = None,
-) -> jax.Array:
+    rng: Array | None = None,
+) -> Float[Array, "..."]:
     """scale * (dropout(x) a) b over x's last dimensions; x [..., *inputs] -> [..., *outputs], computed in `dtype`."""
     inputs = a.ndim - 1
     if dropout:
@@ -169,7 +171,7 @@ def low_rank(
 
 
 @functools.partial(jax.jit, static_argnames=("scale", "stack"))
-def _product(a: jax.Array, b: jax.Array, scale: float, stack: int) -> jax.Array:
+def _product(a: Array, b: Array, scale: float, stack: int) -> Array:
     """scale * a b in float32, [*stack, *inputs, *outputs]; the first `stack` axes of both count layers."""
     lead, inputs, outputs = a.shape[:stack], a.shape[stack:-1], b.shape[stack + 1 :]
     left = a.astype(jnp.float32).reshape(*lead, -1, a.shape[-1])
@@ -187,7 +189,7 @@ def merge(params: Tree, adapters: Iterable[tuple[LoraConfig, Tree]]) -> dict[str
       VtjaxError: an adapter for a kernel that `params` does not have, of other sizes, or that is int8.
     """
     flat = flatten(params)
-    deltas: dict[str, list[tuple[float, jax.Array, jax.Array]]] = {}
+    deltas: dict[str, list[tuple[float, Array, Array]]] = {}
     for config, tree in adapters:
         factors = flatten(tree)
         for path in [p for p in factors if p.endswith("/a")]:

@@ -13,6 +13,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
+
+from vtjax.arrays import Array
 
 # Partition table (sharding/partition.py): 4 to 13 MB, whole on every device.
 RULES = ((r"(vision_adapter|localization_projector|trajectory_projector)/(kernel|bias)", ()),)
@@ -31,7 +34,7 @@ class VisualAdapter(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
+    def __call__(self, features: Float[Array, "*rows features"]) -> Float[Array, "*rows width"]:
         """features [..., D] -> soft tokens [..., width] of `dtype`."""
         kernel, bias = _linear(self, features.shape[-1], self.width)
         soft = features.astype(self.dtype) @ kernel.astype(self.dtype)
@@ -48,7 +51,7 @@ class PointHead(nn.Module):
     frames: int = 1
 
     @nn.compact
-    def __call__(self, states: jax.Array) -> jax.Array:
+    def __call__(self, states: Float[Array, "*rows width"]) -> Float[Array, "*rows points frames 2"]:
         """states [..., width], after the final norm -> float32 [..., P, N, 2], (x, y) as fractions of the image."""
         kernel, bias = _linear(self, states.shape[-1], self.points * self.frames * 2)
         flat = jnp.matmul(states.astype(jnp.float32), kernel, precision=jax.lax.Precision.HIGHEST)
@@ -56,13 +59,13 @@ class PointHead(nn.Module):
         return flat.reshape(*states.shape[:-1], self.points, self.frames, 2)
 
 
-def _linear(module: nn.Module, inputs: int, outputs: int) -> tuple[jax.Array, jax.Array]:
+def _linear(module: nn.Module, inputs: int, outputs: int) -> tuple[Array, Array]:
     init = _uniform(inputs)
     kernel = module.param("kernel", init, (inputs, outputs), jnp.float32)
     return kernel, module.param("bias", init, (outputs,), jnp.float32)
 
 
-def tile_localization(localization: Mapping[str, jax.Array], points: int, frames: int) -> dict[str, jax.Array]:
+def tile_localization(localization: Mapping[str, Array], points: int, frames: int) -> dict[str, Array]:
     """The trajectory head that says the localization head's point for every point and frame (PiTe, equation 9).
 
     localization: `kernel` [width, 2] and `bias` [2] of a trained `PointHead()`.

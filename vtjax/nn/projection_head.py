@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
+from vtjax.arrays import Array
 from vtjax.nn.attention import KERNEL_INIT
 from vtjax.nn.dropout import Dropout
 from vtjax.nn.transformer import ACTIVATIONS, LayerNorm
@@ -28,7 +29,7 @@ class ProjectionHead(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Float[Array, "*rows width"], *, train: bool = False) -> Float[Array, "*rows out"]:
         y = nn.Dense(self.width, dtype=self.dtype, kernel_init=KERNEL_INIT, name="project")(x)
         h = nn.Dense(self.width, dtype=self.dtype, kernel_init=KERNEL_INIT, name="transform")(ACTIVATIONS["gelu"](y))
         h = Dropout(self.dropout, deterministic=not train)(h) + y

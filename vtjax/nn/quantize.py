@@ -14,7 +14,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Num
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError
 from vtjax.nn.lora import kernel_dims
 from vtjax.trees import flatten, unflatten
@@ -38,7 +40,7 @@ class Linear(nn.Module):
     out_dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         shape = x.shape[x.ndim - self.inputs :] + tuple(self.features)
         kernel = self.param("kernel", nn.initializers.normal(self.init_std), shape, self.param_dtype)
         dims = (tuple(range(x.ndim - self.inputs, x.ndim)), tuple(range(self.inputs)))
@@ -58,7 +60,7 @@ class Linear(nn.Module):
         return product.astype(out_dtype)
 
 
-def quantize_kernel(kernel: jax.Array, input_axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+def quantize_kernel(kernel: Num[Array, "*shape"], input_axes: tuple[int, ...]) -> tuple[Array, Array]:
     """(int8 like `kernel`, float32 scale without the input axes); the largest weight of each output becomes +-127.
 
     An output whose weights are all zero gets the scale 1.

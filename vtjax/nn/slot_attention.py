@@ -9,9 +9,10 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError
 from vtjax.nn import transformer
 from vtjax.nn.attention import KERNEL_INIT
@@ -33,14 +34,14 @@ NORMALISE = ("sum", "sum_plus_one", "none")
 
 
 def assign(
-    logits: jax.Array,
-    valid: jax.Array | None = None,
+    logits: Float[Array, "batch slots inputs"],
+    valid: Bool[Array, "batch inputs"] | None = None,
     *,
     over: str = "slots",
     hard: bool = False,
     temperature: float = 1.0,
-    rng: jax.Array | None = None,
-) -> jax.Array:
+    rng: Array | None = None,
+) -> Float[Array, "batch slots inputs"]:
     """What share of each input a slot takes.
 
     Args:
@@ -65,7 +66,9 @@ def assign(
     return weights if valid is None else weights * valid[:, None]
 
 
-def normalised(weights: jax.Array, how: str, eps: float = 1e-8) -> jax.Array:
+def normalised(
+    weights: Float[Array, "batch slots inputs"], how: str, eps: float = 1e-8
+) -> Float[Array, "batch slots inputs"]:
     """Weights [B, K, N] of each slot over its inputs.
 
     how: "sum": they add up to 1 (slot attention, with its eps added before); "sum_plus_one": to c / (c + 1) where the
@@ -118,8 +121,13 @@ class SlotAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, slots: jax.Array, x: jax.Array, valid: jax.Array | None = None, *, train: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
+        self,
+        slots: Float[Array, "batch slots width"],
+        x: Float[Array, "batch inputs features"],
+        valid: Bool[Array, "batch inputs"] | None = None,
+        *,
+        train: bool = False,
+    ) -> tuple[Float[Array, "batch slots width"], Float[Array, "batch slots inputs"]]:
         """slots [B, K, D], x [B, N, Dx], valid bool [B, N] -> (slots [B, K, D], last logits float32 [B, K, N])."""
         c, width = self.config, slots.shape[-1]
         dense = lambda name: nn.Dense(
@@ -147,20 +155,3 @@ class SlotAttention(nn.Module):
             else:
                 slots = slots + ffn(norm_ffn(slots), train=train)
         return slots, logits
-
-
-class RandomSlots(nn.Module):
-    """Slots drawn from a learnt normal distribution, the same for all of them; the "slots" stream."""
-
-    count: int
-    width: int
-
-    @nn.compact
-    def __call__(self, batch: int) -> jax.Array:
-        """float32 [batch, count, width]."""
-        glorot = nn.initializers.glorot_uniform()
-        row = lambda rng, shape: glorot(rng, (1, *shape))[0]
-        mean = self.param("mean", row, (self.width,))
-        log_deviation = self.param("log_deviation", row, (self.width,))
-        noise = jax.random.normal(self.make_rng("slots"), (batch, self.count, self.width))
-        return mean[None, None] + jnp.exp(log_deviation)[None, None] * noise

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError, nearest
 
 _policies = jax.checkpoint_policies
@@ -47,12 +48,12 @@ def rematerialised(layer: Any, name: str | None, scanned: bool) -> Any:
 def run_layers(
     make: Callable[[str], nn.Module],
     count: int,
-    call: Callable[[Any, jax.Array], jax.Array],
-    x: jax.Array,
+    call: Callable[[Any, Array], Array],
+    x: Array,
     *,
     scan: bool = False,
     remat: str | None = None,
-) -> jax.Array:
+) -> Array:
     """x through `count` layers, for use inside a compact module.
 
     Args:

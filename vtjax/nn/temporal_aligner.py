@@ -11,7 +11,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError
 from vtjax.nn import transformer
 from vtjax.nn.attention import MultiHeadAttention, key_mask
@@ -82,15 +84,17 @@ class AlignerOutput:
     width]; joint_text: [S, B, L, width]. text_alignability [B, L] and joint_alignability [S, B, L]: logits, or None.
     """
 
-    video: jax.Array
-    text: jax.Array
-    joint_video: jax.Array
-    joint_text: jax.Array
-    text_alignability: jax.Array | None
-    joint_alignability: jax.Array | None
+    video: Array
+    text: Array
+    joint_video: Array
+    joint_text: Array
+    text_alignability: Array | None
+    joint_alignability: Array | None
 
 
-def similarity(text: jax.Array, video: jax.Array) -> jax.Array:
+def similarity(
+    text: Float[Array, "*batch texts width"], video: Float[Array, "*batch times width"]
+) -> Float[Array, "*batch texts times"]:
     """Cosines float32 [..., L, T] of sentences [..., L, width] and segments [..., T, width]."""
     text, video = (x.astype(jnp.float32) for x in (text, video))
     text, video = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (text, video))
@@ -107,7 +111,7 @@ class BagOfWords(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, ids: jax.Array) -> jax.Array:
+    def __call__(self, ids: Int[Array, "*texts words"]) -> Float[Array, "*texts features"]:
         """ids int32 [..., W] -> [..., text_features]."""
         c = self.config
         known = ids != 0
@@ -124,7 +128,7 @@ class _StagedLayer(nn.Module):
     config: LayerConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: Array, mask: Array) -> tuple[Array, Array]:
         c = self.config
         normed = LayerNorm(c.eps, name="norm1")(x)
         x += MultiHeadAttention(c.heads, dtype=c.dtype, name="attention")(normed, mask=mask)
@@ -139,7 +143,9 @@ class StagedEncoder(nn.Module):
     layers: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "batch tokens width"], valid: Bool[Array, "batch tokens"]
+    ) -> Float[Array, "stages batch tokens width"]:
         """x [B, N, width], valid bool [B, N] -> [layers, B, N, width]; without layers, x itself as the one stage."""
         stages = []
         for i in range(self.layers):
@@ -175,12 +181,12 @@ class TemporalAligner(nn.Module):
 
     def __call__(
         self,
-        features: jax.Array,
-        ids: jax.Array,
-        valid: jax.Array | None = None,
-        text_valid: jax.Array | None = None,
+        features: Float[Array, "batch times features"],
+        ids: Int[Array, "batch texts words"],
+        valid: Bool[Array, "batch times"] | None = None,
+        text_valid: Bool[Array, "batch texts"] | None = None,
         *,
-        start: jax.Array | int = 0,
+        start: Array | int = 0,
         ordered: bool = False,
     ) -> AlignerOutput:
         """features float [B, T, features], one row a second; ids int32 [B, L, W] word ids of L sentences.
@@ -204,7 +210,7 @@ class TemporalAligner(nn.Module):
         said = lambda x: self.alignability(x)[..., 0] if c.alignability else None
         return AlignerOutput(encoded_video, text, joint_video, joint_text, said(text), said(joint_text))
 
-    def _positions(self, table: jax.Array, length: int, start: jax.Array | int) -> jax.Array:
+    def _positions(self, table: Array, length: int, start: Array | int) -> Array:
         """[1, length, width]; a longer sequence than the table stretches it linearly, as the original's evaluation."""
         if length > len(table):
             rows = jax.image.resize(table, (length, table.shape[1]), "linear", antialias=False)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
+from vtjax.arrays import Array
 from vtjax.nn.attention import key_mask
 from vtjax.nn.transformer import Encoder, LayerConfig, LayerNorm
 from vtjax.sharding.partition import Rules
@@ -30,7 +31,9 @@ class TemporalTransformer(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "batch frames width"], mask: Bool[Array, "batch frames"]
+    ) -> Float[Array, "batch frames width"]:
         """x: float32 [B, T, D], mask: bool [B, T] of real frames -> float32 [B, T, D]."""
         width = x.shape[-1]
         # The norm makes entries of size 1; positions must not drown beside them.

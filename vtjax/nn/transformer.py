@@ -15,7 +15,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError, nearest
 from vtjax.nn.attention import KERNEL_INIT, MultiHeadAttention
 from vtjax.nn.dropout import Dropout, DropPath
@@ -34,12 +36,12 @@ RULES = (
 )
 
 
-def quick_gelu(x: jax.Array) -> jax.Array:
+def quick_gelu(x: Array) -> Array:
     """x sigmoid(1.702 x), the approximation of GELU that OpenAI's CLIP was trained with."""
     return x * jax.nn.sigmoid(1.702 * x)
 
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
     "quick_gelu": quick_gelu,
@@ -48,7 +50,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def activation(name: str | Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+def activation(name: str | Callable[[Array], Array]) -> Callable[[Array], Array]:
     """The function of that name; a callable is returned as it is.
 
     Raises:
@@ -59,6 +61,16 @@ def activation(name: str | Callable[[jax.Array], jax.Array]) -> Callable[[jax.Ar
     if name not in ACTIVATIONS:
         raise VtjaxError(f"activation={name!r}: {nearest(name, ACTIVATIONS)}")
     return ACTIVATIONS[name]
+
+
+def lookup(table: Callable[[Array], Array], ids: Int[Array, "batch *rest"]) -> Float[Array, "batch *rest width"]:
+    """Looks rows of a table up, the batch split as that of any activation.
+
+    On a mesh each device looks its columns up for its whole row of the fsdp axis, and the columns are then exchanged
+    for rows: ids and results travel, never the table, which may be larger than either.
+    """
+    ids = constrain(ids, "rows", ...)
+    return constrain(constrain(table(ids), "rows", ..., "embed"), "batch", ...)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +86,7 @@ class LayerConfig:
     hidden: int
     dropout: float = 0.0
     attention_dropout: float = 0.0
-    activation: str | Callable[[jax.Array], jax.Array] = "gelu"
+    activation: str | Callable[[Array], Array] = "gelu"
     pre_norm: bool = False
     eps: float = 1e-5
     dtype: Any = jnp.float32
@@ -88,7 +100,7 @@ class LayerNorm(nn.Module):
     eps: float = 1e-5
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
         x32 = x.astype(jnp.float32)
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
@@ -105,7 +117,7 @@ class FeedForward(nn.Module):
     config: LayerConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Float[Array, "*rows width"], *, train: bool = False) -> Float[Array, "*rows width"]:
         c = self.config
         y = nn.Dense(c.hidden, dtype=c.dtype, kernel_init=c.kernel_init, name="up")(x)
         y = constrain(y, "batch", ..., "mlp")
@@ -118,7 +130,7 @@ class _Layer(nn.Module):
 
     config: LayerConfig
 
-    def residual(self, x: jax.Array, norm: str, train: bool, sublayer: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    def residual(self, x: Array, norm: str, train: bool, sublayer: Callable[[Array], Array]) -> Array:
         norm_layer = LayerNorm(self.config.eps, name=norm)
         drop = Dropout(self.config.dropout, deterministic=not train)
         path = DropPath(self.config.drop_path, deterministic=not train)
@@ -137,7 +149,9 @@ class EncoderLayer(_Layer):
     """Self attention and feed-forward network, each with residual and norm."""
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None = None, *, train: bool = False) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "batch tokens width"], mask: Bool[Array, "_ _ _ _"] | None = None, *, train: bool = False
+    ) -> Float[Array, "batch tokens width"]:
         """x [B, L, width] -> the same; mask as in MultiHeadAttention, [B or 1, 1, 1 or L, L]."""
         attend, ffn = self.make_attention("attention"), FeedForward(self.config, name="ffn")
         x = constrain(x, "batch", ...)
@@ -151,13 +165,13 @@ class DecoderLayer(_Layer):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
-        memory: jax.Array,
-        mask: jax.Array | None = None,
-        memory_mask: jax.Array | None = None,
+        x: Float[Array, "batch tokens width"],
+        memory: Float[Array, "batch keys memory_width"],
+        mask: Bool[Array, "_ _ _ _"] | None = None,
+        memory_mask: Bool[Array, "_ _ _ _"] | None = None,
         *,
         train: bool = False,
-    ) -> jax.Array:
+    ) -> Float[Array, "batch tokens width"]:
         """x [B, L, width], memory [B, K, memory_width] -> [B, L, width]; both masks as in MultiHeadAttention."""
         attend, look = self.make_attention("self_attention"), self.make_attention("cross_attention")
         ffn = FeedForward(self.config, name="ffn")
@@ -177,7 +191,9 @@ class Encoder(nn.Module):
     remat: str | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None = None, *, train: bool = False) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "batch tokens width"], mask: Bool[Array, "_ _ _ _"] | None = None, *, train: bool = False
+    ) -> Float[Array, "batch tokens width"]:
         x = run_layers(
             lambda name: EncoderLayer(self.config, name=name), self.layers,
             lambda layer, x: layer(x, mask, train=train), x, scan=self.scan, remat=self.remat,
@@ -197,13 +213,13 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
-        memory: jax.Array,
-        mask: jax.Array | None = None,
-        memory_mask: jax.Array | None = None,
+        x: Float[Array, "batch tokens width"],
+        memory: Float[Array, "batch keys memory_width"],
+        mask: Bool[Array, "_ _ _ _"] | None = None,
+        memory_mask: Bool[Array, "_ _ _ _"] | None = None,
         *,
         train: bool = False,
-    ) -> jax.Array:
+    ) -> Float[Array, "batch tokens width"]:
         x = run_layers(
             lambda name: DecoderLayer(self.config, name=name), self.layers,
             lambda layer, x: layer(x, memory, mask, memory_mask, train=train), x, scan=self.scan, remat=self.remat,

@@ -16,7 +16,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
+from jaxtyping import Bool, Float
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError
 from vtjax.nn import transformer
 from vtjax.nn.attention import MultiHeadAttention
@@ -80,15 +83,15 @@ class TokenMerger(Protocol):
     Hashable and without arrays of its own: what it learns about a batch travels in `state`.
     """
 
-    def start(self, x: jax.Array) -> Any:
+    def start(self, x: Float[Array, "batch tokens width"]) -> Any:
         """The state before the first layer, for tokens x [B, N, width]."""
 
-    def logit_bias(self, state: Any) -> jax.Array | None:
+    def logit_bias(self, state: Any) -> Array | None:
         """Added to a layer's attention logits: float32, broadcastable to [B, heads, N, N]."""
 
     def __call__(
-        self, layer: int, tokens: tuple[jax.Array, ...], key: jax.Array, state: Any
-    ) -> tuple[tuple[jax.Array, ...], Any]:
+        self, layer: int, tokens: tuple[Array, ...], key: Float[Array, "batch tokens heads head_dim"], state: Any
+    ) -> tuple[tuple[Array, ...], Any]:
         """Tokens and state after `layer`. All of `tokens`, each [B, N, width], are merged alike into [B, M, width];
         key [B, N, heads, head_dim] are the layer's."""
 
@@ -100,10 +103,10 @@ class Trace:
     layer. keys: of every layer, [B, N, heads, head_dim]. value_tokens: the last layer with every token attending to
     itself alone, or None. merge_state: the merger's last state, or None."""
 
-    x: jax.Array
-    hidden_states: tuple[jax.Array, ...]
-    keys: tuple[jax.Array, ...]
-    value_tokens: jax.Array | None = None
+    x: Array
+    hidden_states: tuple[Array, ...]
+    keys: tuple[Array, ...]
+    value_tokens: Array | None = None
     merge_state: Any = None
 
 
@@ -127,7 +130,7 @@ class PreNormLayer(nn.Module):
         self.ffn = FeedForward(c)
         self.parallel_adapter = self.adapter() if self.adapter is not None else None
 
-    def __call__(self, carry: tuple[jax.Array, Any], mask: jax.Array | None) -> tuple[tuple[jax.Array, Any], tuple]:
+    def __call__(self, carry: tuple[Array, Any], mask: Array | None) -> tuple[tuple[Array, Any], tuple]:
         """((x [B, N, width], merge state), mask) -> ((x, merge state), (x, keys, value tokens or None))."""
         x, state = carry
         x = constrain(x, "batch", ...)
@@ -142,7 +145,7 @@ class PreNormLayer(nn.Module):
         x, *value = map(self._feed_forward, tokens)
         return (x, state), (x, key, value[0] if value else None)
 
-    def _feed_forward(self, x: jax.Array) -> jax.Array:
+    def _feed_forward(self, x: Array) -> Array:
         y = x + self.ffn(self.norm2(x), train=self.train)
         return y if self.parallel_adapter is None else y + self.parallel_adapter(x, train=self.train)
 
@@ -164,7 +167,9 @@ class LayerStack(nn.Module):
     value_path: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None = None, *, train: bool = False) -> Trace:
+    def __call__(
+        self, x: Float[Array, "batch tokens width"], mask: Bool[Array, "_ _ _ _"] | None = None, *, train: bool = False
+    ) -> Trace:
         """x [B, N, width]; mask as in MultiHeadAttention.
 
         Raises:
@@ -187,7 +192,7 @@ class LayerStack(nn.Module):
             keys.append(key)
         return Trace(x, tuple(hidden), tuple(keys), value, state)
 
-    def _scan(self, layer: type[nn.Module], x: jax.Array, mask: jax.Array | None, train: bool) -> Trace:
+    def _scan(self, layer: type[nn.Module], x: Array, mask: Array | None, train: bool) -> Trace:
         stack = nn.scan(
             layer,
             variable_axes={"params": 0},
@@ -219,15 +224,15 @@ class VisionOutput:
     [B, 1 + N, width] each. keys: every layer's, [B, 1 + N, heads, head_dim]. merge_state: of the merger, else None.
     """
 
-    embedding: jax.Array
-    class_token: jax.Array
-    tokens: jax.Array
-    normed_tokens: jax.Array
-    token_embeddings: jax.Array
-    value_tokens: jax.Array
-    value_embeddings: jax.Array
-    hidden_states: tuple[jax.Array, ...]
-    keys: tuple[jax.Array, ...]
+    embedding: Array
+    class_token: Array
+    tokens: Array
+    normed_tokens: Array
+    token_embeddings: Array
+    value_tokens: Array
+    value_embeddings: Array
+    hidden_states: tuple[Array, ...]
+    keys: tuple[Array, ...]
     merge_state: Any = None
 
 
@@ -249,7 +254,7 @@ class VisionTower(nn.Module):
     interpolate_positions: bool = False
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool = False) -> VisionOutput:
+    def __call__(self, images: Float[Array, "..."], *, train: bool = False) -> VisionOutput:
         """images: float [B, height, width, 3], normalised (data/image.py); frames of a video go into B.
 
         Raises:
@@ -285,7 +290,7 @@ class VisionTower(nn.Module):
             merge_state=trace.merge_state,
         )
 
-    def _check(self, images: jax.Array) -> tuple[int, int]:
+    def _check(self, images: Array) -> tuple[int, int]:
         c = self.config
         if images.ndim != 4 or images.shape[-1] != 3:
             raise VtjaxError(f"images {images.shape}; expected [B, height, width, 3], frames of videos folded into B")
@@ -311,14 +316,14 @@ class PatchEmbedding(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def __call__(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch patches features"]:
         p = self.patch
         init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=(0, 1, 2), out_axis=3)
         kernel = self.param("kernel", init, (p, p, 3, self.width), jnp.float32)
-        rows, columns = images.shape[1] // p, images.shape[2] // p
-        x = images[:, : rows * p, : columns * p].astype(self.dtype)
-        x = x.reshape(-1, rows, p, columns, p, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows * columns, p * p * 3)
-        return x @ kernel.astype(self.dtype).reshape(p * p * 3, self.width)
+        height, width = (size // p * p for size in images.shape[1:3])
+        x = images[:, :height, :width].astype(self.dtype)
+        x = rearrange(x, "b (rows p) (columns q) rgb -> b (rows columns) (p q rgb)", p=p, q=p)
+        return x @ rearrange(kernel.astype(self.dtype), "p q rgb width -> (p q rgb) width")
 
 
 class Projection(nn.Module):
@@ -328,7 +333,7 @@ class Projection(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*rows width"]) -> Float[Array, "*rows features"]:
         init = nn.initializers.normal(x.shape[-1] ** -0.5)
         kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
         return jnp.einsum(
@@ -349,7 +354,9 @@ def layer_config(config: Any, dtype: Any) -> LayerConfig:
     )
 
 
-def interpolate_positions(table: jax.Array, grid: tuple[int, int]) -> jax.Array:
+def interpolate_positions(
+    table: Float[Array, "positions width"], grid: tuple[int, int]
+) -> Float[Array, "new_positions width"]:
     """[1 + g * g, width] -> [1 + rows * columns, width]: the class row as it is, the others resampled bicubically.
 
     Cubic convolution with a = -0.75, half-pixel centres, clamped borders and no smoothing before shrinking, as

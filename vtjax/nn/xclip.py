@@ -14,7 +14,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Float, Int
 
+from vtjax.arrays import Array
 from vtjax.errors import VtjaxError
 from vtjax.nn import clip
 from vtjax.nn.attention import KERNEL_INIT, MultiHeadAttention, dot_product_attention
@@ -57,10 +60,10 @@ class XClipOutput:
     class name as it stands for each video. logits: float32 [B, N], exp(logit_scale) times cosines.
     """
 
-    video: jax.Array
-    frames: jax.Array
-    text: jax.Array
-    logits: jax.Array
+    video: Array
+    frames: Array
+    text: Array
+    logits: Array
 
 
 class MessageLayer(nn.Module):
@@ -72,17 +75,17 @@ class MessageLayer(nn.Module):
     config: LayerConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "batch frames tokens width"]) -> Float[Array, "batch frames tokens width"]:
         c = self.config
-        batch, frames, tokens, width = x.shape
+        _, frames, tokens, width = x.shape
         attend = functools.partial(MultiHeadAttention, c.heads, dtype=c.dtype)
         message = nn.Dense(width, dtype=c.dtype, kernel_init=KERNEL_INIT, name="message")(x[:, :, 0])
         message += attend(name="message_attention")(LayerNorm(c.eps, name="message_norm")(message))
-        y = jnp.concatenate([x, message[:, :, None]], axis=2).reshape(batch * frames, tokens + 1, width)
+        y = rearrange(jnp.concatenate([x, message[:, :, None]], axis=2), "b t n width -> (b t) n width")
         y += attend(name="attention")(LayerNorm(c.eps, name="norm1")(y))
         y = y[:, :tokens]
         y += FeedForward(c, name="ffn")(LayerNorm(c.eps, name="norm2")(y))
-        return y.reshape(x.shape)
+        return rearrange(y, "(b t) n width -> b t n width", t=frames)
 
 
 class CrossFrameTower(nn.Module):
@@ -93,19 +96,20 @@ class CrossFrameTower(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, videos: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, videos: Float[Array, "batch frames height width 3"]
+    ) -> tuple[Float[Array, "batch frames features"], Float[Array, "batch frames patches hidden"]]:
         """videos float [B, T, height, width, 3] -> (float32 [B, T, D], patches [B, T, N, width] before any norm)."""
         c = self.config
-        batch, frames = videos.shape[:2]
+        frames = videos.shape[1]
         init = nn.initializers.normal(c.width**-0.5)
-        patches = PatchEmbedding(c.patch_size, c.width, self.dtype, name="patch_embedding")(
-            videos.reshape(-1, *videos.shape[2:])
-        )
+        images = rearrange(videos, "b t h w rgb -> (b t) h w rgb")
+        patches = PatchEmbedding(c.patch_size, c.width, self.dtype, name="patch_embedding")(images)
         first = self.param("class_embedding", init, (c.width,), jnp.float32).astype(self.dtype)
         table = self.param("position_embedding", init, (c.tokens, c.width), jnp.float32)
-        x = jnp.concatenate([jnp.broadcast_to(first, (batch * frames, 1, c.width)), patches], axis=1)
+        x = jnp.concatenate([jnp.broadcast_to(first, (len(images), 1, c.width)), patches], axis=1)
         x = LayerNorm(c.eps, name="pre_norm")(x + table[None].astype(self.dtype))
-        x = x.reshape(batch, frames, *x.shape[1:])
+        x = rearrange(x, "(b t) n width -> b t n width", t=frames)
         x = _MessageStack(layer_config(c, self.dtype), c.layers, name="transformer")(x)
         project = Projection(self.embed_dim, self.dtype, name="projection")
         return project(LayerNorm(c.eps, name="post_norm")(x[:, :, 0])), x[:, :, 1:]
@@ -116,7 +120,7 @@ class _MessageStack(nn.Module):
     layers: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         for i in range(self.layers):
             x = MessageLayer(self.config, name=f"layer_{i}")(x)
         return x
@@ -130,7 +134,7 @@ class FrameIntegration(nn.Module):
     frames: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "batch frames width"]) -> Float[Array, "batch width"]:
         table = self.param("position_embedding", nn.initializers.normal(0.02), (self.frames, x.shape[-1]), jnp.float32)
         y = Encoder(self.config, self.layers, name="transformer")(x + table[None].astype(x.dtype))
         return jnp.mean(x + y, axis=1)
@@ -144,7 +148,9 @@ class VideoPrompts(nn.Module):
     alpha: float
 
     @nn.compact
-    def __call__(self, text: jax.Array, patches: jax.Array) -> jax.Array:
+    def __call__(
+        self, text: Float[Array, "batch names width"], patches: Float[Array, "batch patches width"]
+    ) -> Float[Array, "batch names width"]:
         patches = LayerNorm(self.config.eps, name="norm")(patches)
         for i in range(self.layers):
             text = _PromptLayer(self.config, name=f"layer_{i}")(text, patches)
@@ -156,7 +162,7 @@ class _PromptLayer(nn.Module):
     config: LayerConfig
 
     @nn.compact
-    def __call__(self, text: jax.Array, patches: jax.Array) -> jax.Array:
+    def __call__(self, text: Array, patches: Array) -> Array:
         c = self.config
         text += _CrossAttention(c.heads, c.dtype, name="cross_attention")(LayerNorm(c.eps, name="norm1")(text), patches)
         return text + FeedForward(c, name="ffn")(LayerNorm(c.eps, name="norm2")(text))
@@ -169,7 +175,7 @@ class _CrossAttention(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array, memory: jax.Array) -> jax.Array:
+    def __call__(self, x: Array, memory: Array) -> Array:
         width = x.shape[-1]
         dense = functools.partial(nn.DenseGeneral, dtype=self.dtype, kernel_init=KERNEL_INIT)
         inner = functools.partial(dense, (self.heads, width // self.heads), use_bias=False)
@@ -198,7 +204,7 @@ class XClip(nn.Module):
         self.prompts = VideoPrompts(small(c.prompt_heads, 4 * c.embed_dim), c.prompt_layers, c.prompt_alpha)
         self.logit_scale = self.param("logit_scale", nn.initializers.constant(LOGIT_SCALE_INIT), (), jnp.float32)
 
-    def __call__(self, videos: jax.Array, ids: jax.Array) -> XClipOutput:
+    def __call__(self, videos: Float[Array, "..."], ids: Int[Array, "names tokens"]) -> XClipOutput:
         """videos: float [B, T, height, width, 3], normalised; ids: int32 [N, L] of class names.
 
         Raises:

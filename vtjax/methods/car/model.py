@@ -12,9 +12,8 @@ from vtjax.errors import VtjaxError
 from vtjax.methods.car.config import CarModelConfig, CarTextConfig
 from vtjax.nn import actor, projection_head
 from vtjax.nn.actor import ActorDecoder, ActorEncoder
-from vtjax.nn.embedding import lookup
 from vtjax.nn.projection_head import ProjectionHead
-from vtjax.nn.transformer import LayerConfig
+from vtjax.nn.transformer import LayerConfig, lookup
 from vtjax.sharding.partition import Rules
 
 _RULES = (

@@ -77,8 +77,8 @@ def choose_orders(
     """One wrong order per item, uniform over the orders whose text differs from the true one: key -> order.
 
     By default each item's draw depends on (seed, key) alone: neither the other items nor their sequence matters.
-    legacy: the released code's way (docs/methods/car.md): one `random.Random(seed)` for all items in turn, an order from
-    sorting uniform keys, redrawn while it is the true text.
+    legacy: the released code's way (docs/methods/car.md): one `random.Random(seed)` for all items in turn, an order
+    from sorting uniform keys, redrawn while it is the true text.
     """
     shared = random.Random(seed)
     orders = {}
