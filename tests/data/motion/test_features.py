@@ -1,5 +1,7 @@
 """Motion features against a slow loop over frames written from car.md section 7, and against a shipped clip."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -10,7 +12,7 @@ from vtjax.errors import VtjaxError
 
 Y, Z = np.array([0, 1.0, 0]), np.array([0, 0, 1.0])
 CHAINS = ([0, 2, 5, 8, 11], [0, 1, 4, 7, 10], [0, 3, 6, 9, 12, 15], [9, 14, 17, 19, 21], [9, 13, 16, 18, 20])
-PARENT = {c: p for chain in CHAINS for p, c in zip(chain, chain[1:], strict=False)}
+PARENT = {c: p for chain in CHAINS for p, c in itertools.pairwise(chain)}
 # fmt: off
 REST = dict(enumerate([
     (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, -1, 0), (0, 1, 0), (0, -1, 0), (0, -1, 0), (0, 1, 0), (0, 0, 1),
@@ -30,7 +32,7 @@ def make_motion(frames=40, seed=0, turn=0.04, arm=0.8):
     joints = np.zeros((frames, 22, 3))
     joints[:, 0] = np.cumsum(yaw.apply([0.01, 0, 0.05]), axis=0) + [3, 1.2, -2] + 0.03 * np.sin(0.3 * t) * Y
     for chain in CHAINS:
-        for parent, child in zip(chain, chain[1:], strict=False):
+        for parent, child in itertools.pairwise(chain):
             wave = rng.normal(size=3) * np.sin(t * rng.uniform(0.1, 0.3) + rng.uniform(0, 6)) * (
                 arm if child in (18, 19, 20, 21) else 0.25
             )
@@ -71,7 +73,7 @@ def slow_inverse_kinematics(frame, root):
     local = {0: root}
     for chain in CHAINS:
         rotation = root
-        for parent, child in zip(chain, chain[1:], strict=False):
+        for parent, child in itertools.pairwise(chain):
             world = slow_between(np.array(REST[child], float), frame[child] - frame[parent])
             local[child] = rotation.inv() * world
             rotation = rotation * local[child]
@@ -83,7 +85,7 @@ def slow_forward_kinematics(root_position, local):
     frame[0] = root_position
     for chain in CHAINS:
         rotation = local[0]
-        for parent, child in zip(chain, chain[1:], strict=False):
+        for parent, child in itertools.pairwise(chain):
             rotation = rotation * local[child]
             frame[child] = frame[parent] + rotation.apply(np.array(REST[child]) * LENGTH[child])
     return frame
@@ -218,7 +220,7 @@ def test_compat_yaw_changes_only_signs_where_the_heading_passes_the_half_turn():
 def test_where_and_which_way_the_body_stands_does_not_matter():
     joints = make_motion(seed=6)
     turned = Rotation.from_rotvec(2.2 * Y).apply(joints.reshape(-1, 3)).reshape(joints.shape)
-    moved = turned + [1000.0, 5.0, -2000.0]
+    moved = turned + np.array([1000.0, 5.0, -2000.0])
     np.testing.assert_allclose(
         joints_to_features(moved, uniform_skeleton=False), joints_to_features(joints, uniform_skeleton=False), atol=2e-5
     )

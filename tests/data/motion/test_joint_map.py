@@ -1,5 +1,6 @@
 """Joint maps: against explicit sums, and against what a standing or walking body must look like."""
 
+import itertools
 import json
 
 import numpy as np
@@ -100,10 +101,10 @@ def _upright(joints):
     """Bone directions that any upright human has in the mean: what a wrong entry of a map would break."""
     mean = {n: joints[:, i].mean(0) for i, n in enumerate(SMPL22)}
     chain = ["pelvis", "spine1", "spine2", "spine3", "neck", "head"]
-    assert all(mean[b][1] - mean[a][1] > 0.01 for a, b in zip(chain, chain[1:], strict=False))
+    assert all(mean[b][1] - mean[a][1] > 0.01 for a, b in itertools.pairwise(chain))
     for side in ("left", "right"):
         leg = [f"{side}_{j}" for j in ("hip", "knee", "ankle", "foot")]
-        assert all(mean[b][1] - mean[a][1] < -0.01 for a, b in zip(leg, leg[1:], strict=False))
+        assert all(mean[b][1] - mean[a][1] < -0.01 for a, b in itertools.pairwise(leg))
         assert mean[f"{side}_collar"][1] < mean["neck"][1] < mean["head"][1]
     bones = np.linalg.norm(skeleton.bones_of(joints)[:, 1:], axis=-1)
     assert bones.min() > 0.01

@@ -19,7 +19,7 @@ def joints():
     bones = bones.reshape(50, 22, 3) * skeleton.TARGET_BONE_LENGTHS[:, None]
     yaw = Rotation.from_rotvec(0.05 * t[:, 0] * [0, 1, 0])
     bones = np.stack([yaw.as_matrix()[i] @ bones[i].T for i in range(50)]).transpose(0, 2, 1)
-    root = np.cumsum(yaw.apply([0.01, 0, 0.04]), axis=0) + [0, 1, 0]
+    root = np.cumsum(yaw.apply([0.01, 0, 0.04]), axis=0) + np.array([0, 1, 0])
     return skeleton.joints_from(root, bones).astype(np.float32)
 
 

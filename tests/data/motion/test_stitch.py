@@ -28,7 +28,7 @@ def make_motion(frames, seed=0, yaw=0.0, turn=0.0, speed=0.04, sway=0.3, start=(
     bones = np.stack([heading[i].apply(b) for i, b in enumerate(bones.reshape(frames, 22, 3))])
     middle = Rotation.from_rotvec((yaw + turn * (t + 0.5))[:, None] * UP)  # steps lie along the path's chords
     steps = middle.apply([0, 0, speed])
-    root = np.concatenate([np.zeros((1, 3)), np.cumsum(steps, axis=0)[:-1]]) + [start[0], 0, start[1]]
+    root = np.concatenate([np.zeros((1, 3)), np.cumsum(steps, axis=0)[:-1]]) + np.array([start[0], 0, start[1]])
     joints = skeleton.joints_from(root, bones)
     joints[..., 1] -= joints[..., 1].min(axis=1, keepdims=True)
     return joints
@@ -117,7 +117,7 @@ def test_the_seam_is_smooth_keeps_bones_and_stays_on_the_floor(seed):
 
 
 def test_height_is_kept_away_from_the_seam():
-    first, second = make_motion(20, seed=2), make_motion(20, seed=3) + [0, 0.25, 0]  # say, on a step
+    first, second = make_motion(20, seed=2), make_motion(20, seed=3) + np.array([0, 0.25, 0])  # say, on a step
     joined, _ = stitch([first, second])
     np.testing.assert_allclose(joined[24:, :, 1], second[4:, :, 1], atol=1e-6)
     lowest = joined[..., 1].min(axis=1)

@@ -160,7 +160,7 @@ def test_every_reader_is_found_by_name_and_reads_alike():
     for name in VIDEO_READERS:
         reader = video_reader(name)
         parameters = inspect.signature(reader).parameters
-        assert list(parameters)[0] == "folder" and {"split", "videos"} <= set(parameters) and reader.__doc__
+        assert next(iter(parameters)) == "folder" and {"split", "videos"} <= set(parameters) and reader.__doc__
         assert all(p.kind is p.KEYWORD_ONLY for n, p in parameters.items() if n != "folder")
     with pytest.raises(VtjaxError, match="did you mean 'crosstask'"):
         video_reader("crostask")

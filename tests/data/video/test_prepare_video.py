@@ -195,7 +195,7 @@ def test_damaged_shards_are_told(folder, tmp_path):
     sidecar.write_text(sidecar.read_text()[:-30])
     with pytest.raises(VtjaxError, match="damaged"):
         VideoStore(tmp_path / "out").record(0)
-    for name, words in (("meta.json", "no such file"), ("plan.json", "no such file")):
+    for _name, words in (("meta.json", "no such file"), ("plan.json", "no such file")):
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(VtjaxError, match=words):
             VideoStore(tmp_path / "empty")

@@ -167,7 +167,7 @@ def test_sources_travel_and_need_files(records):
 def test_damage_is_told_and_what_was_read_before_changes_nothing(records, video, tmp_path):
     path = video.write(tmp_path / "a.mkv", 40, codec="libvpx-vp9", gop=10, options={"lag-in-frames": "0"})
     with av.open(str(path)) as container:
-        packet = [p for p in container.demux(video=0)][21]
+        packet = list(container.demux(video=0))[21]
         lost = bytes(packet)
     path.write_bytes(path.read_bytes().replace(lost, bytes(len(lost))))
     records = [VideoRecord("a", "a", "", path=path)]

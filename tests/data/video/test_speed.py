@@ -59,9 +59,9 @@ def paired(path, draws=2, count=8):
         best = np.full(3, np.inf)
         for _ in range(2):
             for which, call in enumerate((
-                lambda: seek_and_decode(path, index_timestamps(index)[picks]),
-                lambda: seek_and_decode(path, np.sort(index_timestamps(index)[picks])),
-                lambda: read(path, picks),
+                lambda picks=picks: seek_and_decode(path, index_timestamps(index)[picks]),
+                lambda picks=picks: seek_and_decode(path, np.sort(index_timestamps(index)[picks])),
+                lambda picks=picks: read(path, picks),
             )):  # fmt: skip
                 start = time.process_time()
                 call()

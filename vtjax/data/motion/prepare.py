@@ -239,7 +239,7 @@ class _Run:
         """Every usable motion of bare-joint inputs as a Source with its split."""
         sources, options, summary = [], self.options, self.summary
         for name, kind in self.formats.items():
-            common = {"captions": options.captions, "problems": summary.problems}
+            common: dict[str, Any] = {"captions": options.captions, "problems": summary.problems}
             raws = read_bvh(name, **common) if kind == "bvh" else read_joint_arrays(name, fps=options.fps, **common)
             for raw in _progress(raws, f"reading {name}"):
                 summary.read += 1
@@ -267,7 +267,7 @@ class _Run:
     def _pairs(self, sources: Sequence[Source]) -> Iterator[MotionClip]:
         """Pairs within each split: the test's share of them is the holdout, the validation's its own."""
         options, summary = self.options, self.summary
-        frames = tuple(max(2, round(s * FPS)) for s in options.segment_seconds)
+        least, most = (max(2, round(s * FPS)) for s in options.segment_seconds)
         present = {s.split for s in sources}
         shares = {"test": options.holdout, "val": options.validation}
         counts = {name: round(options.stitch_pairs * share) if name in present else 0 for name, share in shares.items()}
@@ -280,7 +280,8 @@ class _Run:
                 part = [s for s in sources if s.split == split]
                 text = f"{split} pairs are made of {len(part)} source motions, none of them in another split"
                 summary.note(text, count)
-                for clip in make_pairs(part, count, seed=options.seed, segment_frames=frames, blend=options.blend):
+                drawn = {"seed": options.seed, "blend": options.blend}
+                for clip in make_pairs(part, count, segment_frames=(least, most), **drawn):
                     self.splits[clip.key] = split
                     self.events.remember(clip.key, clip.captions)
                     yield clip
@@ -308,7 +309,7 @@ class _Run:
                 self.subsets["nsim_test"] = read_split(root / "nsim_test.txt")
             for split in listed:
                 coverage = Coverage(split)
-                common = {"problems": summary.problems, "coverage": coverage}
+                common: dict[str, Any] = {"problems": summary.problems, "coverage": coverage}
                 if kind == "humanml3d":
                     clips = read_humanml3d(root, split, **common)
                 else:

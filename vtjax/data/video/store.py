@@ -188,7 +188,10 @@ class StoredVideo(Video):
         self.fps = float(entry["fps"])
         self.shape = tuple(entry["shape"])
         self.features = entry["codec"] == "array"
-        self.damage = entry.get("damage", "")
+
+    @property
+    def damage(self) -> str:
+        return self._entry.get("damage", "")
 
     def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """uint8 [n, H, W, 3], or features [n, ...] in their stored type; only the chunks they lie in are read.

@@ -25,7 +25,7 @@ class Video(abc.ABC):
     """N frames, or features, with their times; to be used in a `with`.
 
     times: float64 [N] seconds, when each frame appears, rising. start, end: of the video or excerpt, on the same clock.
-    fps: nominal frames per second. path: for messages. damage: what is known to be wrong with it, "" for nothing.
+    fps: nominal frames per second. path: for messages.
     """
 
     times: np.ndarray
@@ -33,7 +33,6 @@ class Video(abc.ABC):
     end: float
     fps: float
     path: str
-    damage: str = ""
 
     def __len__(self) -> int:
         return len(self.times)
@@ -43,6 +42,11 @@ class Video(abc.ABC):
 
     def __exit__(self, *exception) -> None:
         self.close()
+
+    @property
+    def damage(self) -> str:
+        """What is known to be wrong with it, "" for nothing."""
+        return ""
 
     def close(self) -> None:  # noqa: B027
         """Gives back what the video holds; nothing where that belongs to its source."""

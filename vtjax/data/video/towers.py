@@ -97,5 +97,5 @@ def _digest(params: Mapping[str, Any]) -> str:
     for name, leaf in sorted(flatten(params).items(), key=lambda item: item[0].split("/")):
         array = np.ascontiguousarray(leaf)
         digest.update(f"/{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.view(np.uint8).reshape(-1))
+        digest.update(array.view(np.uint8).reshape(-1).data)
     return digest.hexdigest()
