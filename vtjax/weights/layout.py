@@ -18,9 +18,11 @@ from vtjax.weights.report import MatchReport
 
 @dataclasses.dataclass(frozen=True)
 class Allow:
-    """Regular expressions over whole tensor names, as the report prints them.
+    """Holds regular expressions over complete tensor names, as the report prints them.
 
-    missing: parameters without a published tensor keep random initial values. unused: tensors that are left out.
+    Attributes:
+      missing: parameters without a published tensor keep random initial values.
+      unused: tensors that are left out.
 
     Raises:
       VtjaxError: not a regular expression.
@@ -39,10 +41,14 @@ class Allow:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the user asks for.
+    """Holds what the user asks for.
 
-    allow: misfits that were named. dtype: of parameters; "" is the layout's own. base: peft only, folder or hub id of
-    the model. activation: clip only, for files that do not say it. scan_layers: clip only, stack a tower's layers.
+    Attributes:
+      allow: misfits that were named.
+      dtype: of parameters; "" is the layout's usual one.
+      base: peft only, folder or hub id of the model.
+      activation: clip only, for files that do not say it.
+      scan_layers: clip only, stack a tower's layers.
     """
 
     allow: Allow = Allow()
@@ -54,8 +60,15 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """params: nested dict. config: what `save` needs, as JSON. report: of the tensors. published_dtype: theirs, or ""
-    where it does not matter. notes: lines for the user."""
+    """Holds what was loaded.
+
+    Attributes:
+      params: nested dict.
+      config: what `save` needs, as JSON.
+      report: of the tensors.
+      published_dtype: theirs, or "" where it does not matter.
+      notes: lines for the user.
+    """
 
     params: Mapping[str, Any]
     config: dict[str, Any]
@@ -66,12 +79,14 @@ class Loaded:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """One layout of published weights.
+    """Describes one layout of published weights.
 
-    name, about: the layout in one word, and in one line for --help.
-    detect(source): whether a `vtjax.weights.source.Source` has this layout, from its files, settings and tensor names.
-    load(source, options): parameters and what describes them.
-    save(folder, config, params): writes the published layout, in safetensors, from `Loaded.config` and parameters.
+    Attributes:
+      name: in one word, as --kind takes it.
+      about: in one line, for --help.
+      detect: (vtjax.weights.source.Source) -> whether it has this layout, by its files, settings and tensor names.
+      load: (source, options) -> parameters and what describes them.
+      save: (folder, config, params); writes the published layout, in safetensors, from `Loaded.config` and parameters.
     """
 
     name: str
@@ -82,9 +97,11 @@ class Layout:
 
 
 def lazy(module: str, name: str, about: str, suffix: str = "") -> Layout:
-    """The layout whose functions are detect, load and save of a module, imported when one is called.
+    """Makes the layout whose functions are detect, load and save of a module, imported when one is called.
 
-    suffix: of the functions' names, where a module has those of several layouts.
+    Args:
+      module: its full name. name, about: as in Layout. suffix: of the functions' names, where a module has those of
+        several layouts.
     """
 
     def part(function: str) -> Callable[..., Any]:

@@ -179,7 +179,7 @@ def _tensors(folder: pathlib.Path) -> Iterator[tuple[str, str, np.ndarray]]:
 
 
 def bare_name(name: str) -> str:
-    """Gives the name in the model that peft wrapped; a language model that is itself wrapped starts at "model." once."""
+    """Gives the name in the model that peft wrapped; a wrapped language model starts at "model." once."""
     name = name.removeprefix("base_model.")
     return name.removeprefix("model.") if name.startswith("model.model.") else name
 
@@ -230,7 +230,7 @@ def detect(source: Source) -> bool:
 
 
 def load(source: Source, options: Options) -> Loaded:
-    """Loads the adapter's tree (`vtjax.nn.lora`); tensors beside it, such as projectors, must be named to be left out."""
+    """Loads the adapter's tree (`vtjax.nn.lora`); tensors beside it (projectors) must be named to be left out."""
     if not detect(source):
         raise VtjaxError(f"{source.path}: not a folder with an {CONFIG_FILE}")
     if options.allow.missing:

@@ -164,7 +164,7 @@ def _add(
 
 
 def _check(heads: Mapping[str, np.ndarray], base: Mapping[str, Any] | None, where: str) -> None:
-    """Refuses parts of heads; each is of the language model's width on its side; points come in pairs of coordinates."""
+    """Refuses parts of heads; each has the language model's width on its side; points are pairs of coordinates."""
     width = flatten(base)["norm/scale"].shape[0] if base is not None else None
     expected: dict[str, Any] = {}
     for head in dict.fromkeys(path.split("/")[0] for path in heads):

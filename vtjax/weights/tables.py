@@ -119,7 +119,7 @@ def modules(ours: str, theirs: str, names: Names, bias: bool = True) -> Iterator
 
 
 def layers(ours: str, theirs: str, count: int, names: Names) -> Iterator[Entry]:
-    """Lists `modules` of a stack of layers; `ours` precedes "layer_0/...", `theirs` has "{i}" for the layer's number."""
+    """Lists `modules` of a stack of layers; `ours` precedes "layer_0/...", in `theirs` "{i}" is the layer's number."""
     for i in range(count):
         yield from modules(f"{ours}layer_{i}/", theirs.format(i=i), names)
 
