@@ -1,4 +1,4 @@
-"""Average precision of scored frames, plain and calibrated, with both rules for ties (ovoad.md 8.1).
+"""Average precision of scored frames, plain and calibrated, with both rules for ties (docs/methods/ovoad.md).
 
 Frames are sorted by falling score. At rank j there are TP(j) positives and FP(j) negatives:
   AP  = mean over positives of TP / (TP + FP)

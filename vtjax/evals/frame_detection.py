@@ -1,4 +1,4 @@
-"""Online action detection scored per frame: mAP and calibrated mAP by named protocol (ovoad.md 8).
+"""Online action detection scored per frame: mAP and calibrated mAP by named protocol (docs/methods/ovoad.md).
 
 Protocols are named detection/<protocol>/<classes>. Chance: random scores give AP near the share of frames that show the
 class (exactly: average_precision.random_average_precision) and cAP 50 %. Intervals: bootstrap over videos.
@@ -149,7 +149,7 @@ def base_to_novel(
     """Table 3 of OV-OAD: for every kind of split ("75/25") the mean over its splits of mAP over their unseen classes.
 
     score: the scores [L, 1 + n] by video for a class list (background, then a split's n unseen classes). Frames of
-    seen classes stay and count as negatives (the paper does not say; ovoad.md 8.4). The replicates draw the same
+    seen classes stay and count as negatives (docs/methods/ovoad.md). The replicates draw the same
     videos for every split, so that the interval is of the mean.
     """
     results = []

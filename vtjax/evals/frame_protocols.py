@@ -1,4 +1,4 @@
-"""Which frames online action detection is scored on, by the name of the protocol (ovoad.md 8.2).
+"""Which frames online action detection is scored on, by the name of the protocol (docs/methods/ovoad.md).
 
 name      frames scored                                            ambiguous frames             ties (AP, cAP)
 lstr      all (LSTR, TeSTra, MAT, MiniROAD)                        left out                     grouped, rank
@@ -8,7 +8,7 @@ ovoad-fg  those of them that show an action (EK100, ActivityNet)   none in the w
 
 Column 0, the background, is never averaged, nor is the ambiguous class. Figures of different protocols cannot be
 compared: foreground-only scoring lifted mAP from 7.9 to 19.8 for one synthetic detector and left its cAP as it was
-(ovoad.md 8.2).
+(docs/methods/ovoad.md).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vtjax.errors import VtjaxError, nearest
 from vtjax.evals.frame_targets import FrameTargets
 
 BACKGROUND = 0
-LENGTH_GAP = 3  # rows by which features and annotation may differ in length without a word (ovoad.md 12.11)
+LENGTH_GAP = 3  # rows by which features and annotation may differ in length without a word (docs/methods/ovoad.md)
 
 
 class NoFrameScored(VtjaxError):

@@ -1,7 +1,7 @@
 """Confidence intervals: bootstrap over clusters, paired bootstrap and Wilson's interval; seeded and vectorised.
 
 Clusters: a HumanML3D clip and its mirror image are one observation told twice, so they are resampled together
-(car.md 11.8). A replicate is held as integer weights, one per item, so that every statistic is a weighted one.
+(docs/methods/car.md). A replicate is held as integer weights, one per item, so that every statistic is a weighted one.
 """
 
 from __future__ import annotations

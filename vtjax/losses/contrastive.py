@@ -34,7 +34,7 @@ def paired_cosine(a: Num[Array, "*rows width"], b: Num[Array, "*rows width"]) ->
 
 
 def false_negatives(sentence: Num[Array, "n features"], threshold: float) -> Bool[Array, "n n"]:
-    """Pairs of different items that mean nearly the same, bool [N, N], False on the diagonal (car.md section 2.5).
+    """Pairs of different items that mean nearly the same, bool [N, N], False on the diagonal (docs/methods/car.md).
 
     Args:
       sentence: float [N, E], sentence embeddings (normalised here).
@@ -80,7 +80,7 @@ def chronological_info_nce(
     negative_motion_valid: Bool[Array, "n motions"] | None = None,
     scope: str = "batch",
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """InfoNCE with events in a wrong order as further negatives (CAR, ECCV 2024; car.md section 3.4, code form).
+    """InfoNCE with events in a wrong order as further negatives (CAR, ECCV 2024; docs/methods/car.md, code form).
 
     A text with shuffled events has no motion of its own, so it is never a query: it only joins the candidates of the
     motion-to-text softmax. The mirror image holds for motions whose segments were swapped (text-to-motion softmax;
@@ -163,7 +163,7 @@ def chronology_accuracy(
     negative: Num[Array, "n orders width"],
     valid: Bool[Array, "n orders"],
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """How often the right order beats the wrong one, strictly: a tie is wrong (car.md section 3.6).
+    """How often the right order beats the wrong one, strictly: a tie is wrong (docs/methods/car.md).
 
     Args:
       query, positive: float [N, D]. negative: float [N, K, D], the same item in wrong orders. valid: bool [N, K].

@@ -14,7 +14,7 @@ def dice(
     valid: Bool[Array, "batch entries"] | None = None,
     smooth: float = 1.0,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """1 - (2 sum(p g) + smooth) / (sum(p) + sum(g) + smooth), sums over the last axis (ovoad.md section 4.3).
+    """1 - (2 sum(p g) + smooth) / (sum(p) + sum(g) + smooth), sums over the last axis (docs/methods/ovoad.md).
 
     Args:
       probability: float [B, N] in [0, 1]. target: bool or float [B, N]. valid: bool [B, N], other entries count as 0.

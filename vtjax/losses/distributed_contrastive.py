@@ -28,7 +28,7 @@ def clip_info_nce(
     scale: Scalar,
     *,
     valid: Shaped[Array, "valid"] | None = None,
-    mesh: jax.sharding.Mesh | None = None,
+    mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh | None = None,
     axes: Sequence[str] = BATCH_AXES,
     impl: str = "auto",
     tile: int = TILE,

@@ -1,4 +1,4 @@
-"""Contrastive loss of videos with several texts each (GroupViT, arXiv 2202.11094, equations 6 and 7; ovoad.md 4.2)."""
+"""Contrastive loss of videos with several texts each (GroupViT, arXiv 2202.11094, equations 6 and 7; OV-OAD)."""
 
 from __future__ import annotations
 

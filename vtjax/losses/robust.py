@@ -15,7 +15,7 @@ def smooth_l1(
     *,
     beta: float = 1.0,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Huber loss: 0.5 e^2 / beta where |e| < beta, else |e| - beta / 2 (car.md section 2.4, with beta 1).
+    """Huber loss: 0.5 e^2 / beta where |e| < beta, else |e| - beta / 2 (docs/methods/car.md, with beta 1).
 
     Args:
       prediction, target: float [..., D], same shape.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
+
+from vtjax.arrays import Array, Scalar
 
 
 @jax.custom_vjp
-def clipped(x: jax.Array, limit: float) -> jax.Array:
+def clipped(x: Float[Array, ""], limit: Scalar) -> Float[Array, ""]:
     """Gives min(x, limit), whose gradient at and above the limit lets descent go down and never up.
 
     CLIP sets its parameter back to the limit after a step; where the parameters are plain arrays and the optimizer
@@ -16,11 +19,11 @@ def clipped(x: jax.Array, limit: float) -> jax.Array:
     return jnp.minimum(x, limit)
 
 
-def _clipped_forward(x: jax.Array, limit: float) -> tuple[jax.Array, jax.Array]:
+def _clipped_forward(x: Array, limit: Scalar) -> tuple[Array, Array]:
     return jnp.minimum(x, limit), x >= limit
 
 
-def _clipped_backward(above: jax.Array, g: jax.Array) -> tuple[jax.Array, None]:
+def _clipped_backward(above: Array, g: Array) -> tuple[Array, None]:
     return jnp.where(above, jnp.maximum(g, 0.0), g), None
 
 

@@ -29,7 +29,7 @@ def sigmoid_contrastive(
     bias: Scalar,
     *,
     valid: Shaped[Array, "valid"] | None = None,
-    mesh: jax.sharding.Mesh | None = None,
+    mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh | None = None,
     axes: Sequence[str] = BATCH_AXES,
     impl: str = "auto",
     tile: int = TILE,

@@ -15,7 +15,7 @@ def gaussian_kl(
     mean_p: Num[Array, "*shape"] | None = None,
     logvar_p: Num[Array, "*shape"] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """KL(q || p) = (exp(lq - lp) + (mp - mq)^2 exp(-lp) - 1 - (lq - lp)) / 2 per dimension (car.md section 2.4).
+    """KL(q || p) = (exp(lq - lp) + (mp - mq)^2 exp(-lp) - 1 - (lq - lp)) / 2 per dimension (docs/methods/car.md).
 
     Args:
       mean_q, logvar_q, mean_p, logvar_p: float, same shape; p is the standard normal where None.

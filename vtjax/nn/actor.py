@@ -1,4 +1,4 @@
-"""ACTOR-style sequence encoder and decoder (Petrovich et al., 2021) as TMR uses them (car.md sections 2.1 and 2.2)."""
+"""ACTOR-style sequence encoder and decoder (Petrovich et al., 2021) as TMR uses them (docs/methods/car.md)."""
 
 from __future__ import annotations
 

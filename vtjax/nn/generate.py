@@ -42,7 +42,7 @@ class Sampling:
             )
 
 
-# What the authors of PiTe decode with (pite.md 5): nearly greedy.
+# What the authors of PiTe decode with: nearly greedy.
 PITE = Sampling(temperature=0.05, top_k=50, top_p=0.6)
 
 

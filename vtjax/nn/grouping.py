@@ -1,4 +1,4 @@
-"""The grouping block of GroupViT (arXiv 2202.11094) as OVSegmentor and OV-OAD have it (ovoad.md section 3.3), and the
+"""The grouping block of GroupViT (arXiv 2202.11094) as OVSegmentor and OV-OAD have it (docs/methods/ovoad.md), and the
 post-norm cross-attention block inside it (section 2.2)."""
 
 from __future__ import annotations

@@ -238,7 +238,7 @@ def positions_of(valid: Bool[Array, "batch tokens"]) -> Int[Array, "batch tokens
 
 
 def splice(token_embeddings: Array, media: Array, media_index: Array) -> Array:
-    """Soft tokens in place of the tokens that stand for them (pite.md 1.5).
+    """Soft tokens in place of the tokens that stand for them (PiTe, ECCV 2024).
 
     Args:
       token_embeddings: [B, L, width]. media: [B, N, width] soft tokens of each row.

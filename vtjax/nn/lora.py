@@ -9,7 +9,7 @@ model's variables, in the collection "lora", which nn.scan and nn.remat lift lik
 projection that finds factors of its own there adds their product to its output. W + BA is never formed while training.
 
 Adapters are named, so that several can act at once: {"stage1": tree, "stage2": tree}. `merge` adds them into the base
-in float32 and rounds once (pite.md 2.3).
+in float32 and rounds once (PiTe, ECCV 2024).
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def _uniform(fan_in: int) -> Any:
 
 
 class VisualAdapter(nn.Module):
-    """Frame features into the language model's width by one linear layer (pite.md 1.2; VTimeLLM's mm_projector)."""
+    """Frame features into the language model's width by one linear layer (PiTe, ECCV 2024; VTimeLLM's mm_projector)."""
 
     width: int
     dtype: Any = jnp.float32
@@ -42,7 +42,7 @@ class VisualAdapter(nn.Module):
 
 
 class PointHead(nn.Module):
-    """States to image points by one linear layer, in float32 (pite.md 1.4).
+    """States to image points by one linear layer, in float32 (PiTe, ECCV 2024).
 
     points, frames: P and N; 1 and 1 is the localization head of stage 1, 3 and 100 the trajectory head of stage 2.
     """

@@ -1,4 +1,4 @@
-"""The residual projection head of dual encoders without a VAE (car.md section 1, "Non-VAE variant")."""
+"""The residual projection head of dual encoders without a VAE (docs/methods/car.md, "Non-VAE variant")."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Sentences to times of a long video: the temporal alignment network (TAN, Han et al., CVPR 2022; mptva.md section 10)
-and the aligner of MPTVA (arXiv 2409.16145; mptva.md section 5), which differ in sizes and in what the joint transformer
+"""Sentences to times of a long video: the temporal alignment network (TAN, Han et al., CVPR 2022)
+and the aligner of MPTVA (arXiv 2409.16145), which differ in sizes and in what the joint transformer
 starts from. Sentences are bags of words (MIL-NCE's text module)."""
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class _StagedLayer(nn.Module):
 
 class StagedEncoder(nn.Module):
     """Pre-norm layers whose every stage is a result: the normed inputs of layers 2, 3, ..., and the last layer's
-    output after `final_norm` (mptva.md section 10)."""
+    output after `final_norm`."""
 
     config: LayerConfig
     layers: int

@@ -137,7 +137,7 @@ class PreNormLayer(nn.Module):
         bias = None if self.merger is None else self.merger.logit_bias(state)
         y = self.norm1(x)
         mixed, key = self.attention(y, mask=mask, logit_bias=bias, train=self.train, with_key=True)
-        tokens: tuple[jax.Array, ...] = (x + mixed,)
+        tokens: tuple[Array, ...] = (x + mixed,)
         if self.value_path:
             tokens = (x + mixed, x + self.attention(y, own_value=True))
         if self.merger is not None:

@@ -2,7 +2,7 @@
 
 Every layer of the vision tower makes one message of each frame's class token; messages attend to each other across
 frames, and each joins its frame's tokens for the attention of that layer alone. Frame embeddings are integrated by a
-small transformer, and class names take up what the video shows by cross attention (alt.md section 9.3).
+small transformer, and class names take up what the video shows by cross attention.
 """
 
 from __future__ import annotations
