@@ -113,7 +113,7 @@ def smoke() -> Experiment:
 
 
 def paper() -> Experiment:
-    # 6,435,178 windows of ActivityNet in batches of 256, 30 epochs, 2 of warm-up (ovoad.md sections 6.1 and 6.2).
+    # 6,435,178 windows of ActivityNet in batches of 256, 30 epochs, 2 of warm-up.
     epoch = 25_137
     published = "openai/clip-vit-base-patch16"
     clip = ClipConfig(

@@ -1,4 +1,4 @@
-"""Captions of windows by both recipes (ovoad.md section 5), verb and noun prompts, classes."""
+"""Captions of windows by both recipes, verb and noun prompts, classes."""
 
 import collections
 import pickle

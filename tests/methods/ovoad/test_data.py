@@ -1,9 +1,11 @@
 """Windows over features: rasterised parts, cold start, balance, examples, prepared folders."""
 
+import types
+
 import numpy as np
 import pytest
 
-from vtjax.errors import VtjaxError
+from vtjax.errors import MissingSplit, VtjaxError
 from vtjax.methods.ovoad import data
 from vtjax.methods.ovoad.config import OvoadConfig, OvoadDataConfig, OvoadModelConfig
 from vtjax.methods.ovoad.task import OvoadObjective
@@ -177,3 +179,28 @@ def test_a_prepared_folder(prepared, tmp_path):
     config.data.fps = 2.0
     with pytest.raises(VtjaxError, match="prepare with --fps=2"):
         data.open_split(Experiment("ovoad", config), tmp_path, "train", None)
+
+
+def test_only_a_missing_split_leaves_training_without_evaluation(prepared, tmp_path):
+    from vtjax.config import Experiment
+    from vtjax.methods.ovoad import pipeline
+
+    model = OvoadModelConfig(width=3, heads=1)
+    config = OvoadConfig(model=model, data=OvoadDataConfig(source=str(prepared)))
+    with pytest.raises(MissingSplit, match="no split 'val'"):
+        data.open_split(Experiment("ovoad", config), tmp_path, "val", None)
+    scorer = types.SimpleNamespace(encoder=None)
+    assert pipeline._evaluation(Experiment("ovoad", config), tmp_path, scorer) is None
+    config.data.val_split = "train"
+    evaluate = pipeline._evaluation(Experiment("ovoad", config), tmp_path, scorer)
+    assert [video.key for video in evaluate.args[1]] == ["one", "two"]
+    config.data.fps = 2.0
+    with pytest.raises(VtjaxError, match="prepare with --fps=2"):
+        pipeline._evaluation(Experiment("ovoad", config), tmp_path, scorer)
+
+
+def test_the_world_has_its_splits_alone(tmp_path):
+    from vtjax.config import Experiment
+
+    with pytest.raises(MissingSplit, match="no split 'tset': did you mean 'test'"):
+        data.open_split(Experiment("ovoad", OvoadConfig()), tmp_path, "tset", None)

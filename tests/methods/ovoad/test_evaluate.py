@@ -1,5 +1,6 @@
 """Systems and results of an evaluation, baselines against loops, held-out classes apart, and the report of a run."""
 
+import dataclasses
 import json
 import types
 
@@ -233,3 +234,30 @@ def test_a_run_is_evaluated_and_reported(run):
         evaluate.evaluate(run, split="tset")
     with pytest.raises(VtjaxError, match="annotated with classes"):
         evaluate.evaluate(run, split="bare")
+
+
+def test_what_a_protocol_cannot_score_is_noted_and_all_else_is_said(model, scored):
+    """Only frames that are not there, or show nothing, are left out; any other failure is the caller's to see."""
+    early = [data.feature_video("v", small.features(80), [(3, 9, ("cut",), 1)], 4.0)]
+    results = {r.protocol: r for r in evaluate.full_results(*model, evaluate.score_videos(*model, early, CLASSES))}
+    notes = results["detection/lstr/fused/all classes"].notes
+    assert any(note.startswith("no frame that oadtr") and note.endswith("shows a class") for note in notes)
+    broken = dataclasses.replace(scored, systems={"fused": dict(list(scored.systems["fused"].items())[1:])})
+    with pytest.raises(VtjaxError, match="1 of 5 videos have no scores: v0"):
+        evaluate.full_results(*model, broken)
+
+
+def test_baselines_have_the_published_form_without_a_split_to_choose_on(run, monkeypatch):
+    assert evaluate.baseline_forms(run)[1] == "val"
+    for name in ("nowhere", "bare"):
+        run.experiment.method.data.val_split = name
+        assert evaluate.baseline_forms(run) == (None, "")
+
+    def damaged(*arguments):
+        raise VtjaxError("a shard is damaged")
+
+    monkeypatch.setattr(data, "open_split", damaged)
+    run.experiment.method.data.val_split = "damaged"
+    with pytest.raises(VtjaxError, match="a shard is damaged"):
+        evaluate.baseline_forms(run)
+    run.experiment.method.data.val_split = "val"

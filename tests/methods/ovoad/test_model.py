@@ -20,7 +20,7 @@ NOISE = np.random.default_rng(5).normal(size=16).astype(np.float32)
 
 
 def test_published_parameter_counts():
-    """ovoad.md section 14, at the published sizes."""
+    """At the published sizes, against the paper's figures."""
     code = shapes(OvoadConfig(model=OvoadModelConfig(dntr="encoder_xattn")), PRESETS["ViT-B/16"])
     paper = shapes(OvoadConfig(), PRESETS["ViT-B/16"])
     visual = code["visual"]

@@ -1,4 +1,4 @@
-"""Branches and fusions (ovoad.md sections 3.5 and 7) against numpy, one window at a time; classes that only fill up."""
+"""Branches and fusions against numpy, one window at a time; classes that only fill up."""
 
 import dataclasses
 
@@ -84,7 +84,7 @@ def test_fusion(mode, clip):
 
 
 def test_the_flat_range_of_the_released_scores():
-    """ovoad.md section 7: the softmax of a softmax over 21 classes lies between about 0.04 and 0.12."""
+    """The softmax of a softmax over 21 classes lies between about 0.04 and 0.12."""
     rng = np.random.default_rng(0)
     encoded, _, clip = example()
     bank = scores.Bank(unit(rng.normal(size=(21, E))), rng.normal(size=(21, F)), np.ones(21, bool), np.arange(21) == 0)

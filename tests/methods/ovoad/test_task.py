@@ -107,7 +107,7 @@ def test_parts_and_objective(variant, dntr):
 
 
 def test_the_released_mean_of_the_mask_is_over_frames():
-    """ovoad.md section 4.3: the sum over the batch over the number of frames, worth B / 32 of a mean over the batch."""
+    """In the released code: the sum over the batch over the number of frames, worth B / 32 of a mean over the batch."""
     config = small(dntr="encoder_xattn")
     params, batch = params_of(config), example(config)
     values = {}

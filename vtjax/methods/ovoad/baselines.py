@@ -59,12 +59,12 @@ def cluster_mean(embeddings: np.ndarray, window: int) -> np.ndarray:
         centre = frames[-1]
         other = frames[np.argmin(frames @ centre)]
         for _ in range(_ROUNDS):
-            own = frames @ centre >= frames @ other
-            own[-1] = True
-            centre = unit_rows(frames[own].mean(axis=0))
-            if own.all():
+            same = frames @ centre >= frames @ other
+            same[-1] = True
+            centre = unit_rows(frames[same].mean(axis=0))
+            if same.all():
                 break
-            other = unit_rows(frames[~own].mean(axis=0))
+            other = unit_rows(frames[~same].mean(axis=0))
         out[row] = centre
     return out
 

@@ -1,4 +1,4 @@
-"""What is said of a window: its captions and that of its last frame, by the two recipes of ovoad.md section 5."""
+"""Captions of a window and of its last frame, by the recipe of ActivityNet and by that of InternVid."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ from vtjax.text.tokenizer import words
 NOTHING = "this is background"  # of a window without caption
 FILLER = "there is background"  # beside a caption whose verb is not known
 
+
+def _words(listed: str) -> frozenset[str]:
+    return frozenset(listed.split())
+
+
 # Everyday verbs beside those of vtjax.text.inflect.
-_VERBS = frozenset(
+_VERBS = _words(
     "add arrange assemble attach bake bathe beat bite blow boil break build burn button buy call chase check chop "
     "climb close color comb connect cook count cover cry cut decorate dig dip dress dry dump dust empty feed fill "
     "film fish fix float fly fold fry garden grate grind hammer hand hang heat help hide hit hug hunt inspect "
@@ -26,15 +31,13 @@ _VERBS = frozenset(
     "print race rattle read ride rinse sail saw scrape scream scrub seal serve sew shave shoot shop shout shovel "
     "show sing skate sketch ski slice smell smile smoke sort speak spray sprinkle squeeze stack steer stitch "
     "strum study surf swallow sweep swim swirl taste teach tear test tie tip trim type uncover unpack unstack "
-    "vacuum visit wear weave weigh wrap yell zip".split()
+    "vacuum visit wear weave weigh wrap yell zip"
 )
-_AUXILIARIES = frozenset("be have do".split())
-_SKIPPED = frozenset(
-    "a an the his her their its some my your this that these those what up down off out away in".split()
-)
-_ENDS = frozenset(
+_AUXILIARIES = _words("be have do")
+_SKIPPED = _words("a an the his her their its some my your this that these those what up down off out away in")
+_ENDS = _words(
     "to on onto into from with over under at of for by and or while as then across through inside around along off out "
-    "upon near behind before after in against rightwards leftwards is are was were has have be".split()
+    "upon near behind before after in against rightwards leftwards is are was were has have be"
 )
 
 
@@ -70,13 +73,13 @@ class VerbPrompts:
 
         The object is the last word before the next preposition, conjunction or sign: the head of the noun phrase.
         """
-        found = words(sentence)
-        for i, word in enumerate(found):
+        spoken = words(sentence)
+        for i, word in enumerate(spoken):
             verb = self.base(word)
             # A base form after an article is a noun: "a box".
-            if verb is None or (i and found[i - 1] in ("a", "an", "the") and verb == word):
+            if verb is None or (i and spoken[i - 1] in ("a", "an", "the") and verb == word):
                 continue
-            rest = found[i + 1 :]
+            rest = spoken[i + 1 :]
             while rest and rest[0] in _SKIPPED:
                 rest = rest[1:]
             noun = ""
@@ -105,31 +108,31 @@ class CaptionRecipe:
         """
         # One wording of a span a draw, so that it is the same caption in all of the window.
         chosen = {int(s): spans[s][int(rng.integers(len(spans[s])))] for s in np.unique(frames[frames >= 0])}
-        seen = [chosen[int(s)] for s in frames if s >= 0]
+        said = [chosen[int(s)] for s in frames if s >= 0]
         last = chosen[int(frames[-1])] if frames[-1] >= 0 else None
         if self.recipe == "labels":
-            return self._labels(seen, last, rng)
-        return self._sentences(seen, rng), last or NOTHING
+            return self._labels(said, last, rng)
+        return self._sentences(said, rng), last or NOTHING
 
-    def _labels(self, seen: list[str], last: str | None, rng: np.random.Generator) -> tuple[list[str], str]:
+    def _labels(self, said: list[str], last: str | None, rng: np.random.Generator) -> tuple[list[str], str]:
         """ActivityNet: the most frequent class, then classes of the window at random, all in random templates."""
         names = [self.text.background] * (1 + self.extra)
-        if seen:
-            names = [_most_frequent(seen)]
-            names += [_pick(sorted(set(seen)), rng) for _ in range(self.extra)]
+        if said:
+            names = [_most_frequent(said)]
+            names += [_pick(sorted(set(said)), rng) for _ in range(self.extra)]
         return [self._prompt(name, rng) for name in names], self._prompt(last or self.text.background, rng)
 
-    def _sentences(self, seen: list[str], rng: np.random.Generator) -> list[str]:
+    def _sentences(self, said: list[str], rng: np.random.Generator) -> list[str]:
         """InternVid: distinct captions, the most frequent first; what is missing is made of their verbs and nouns."""
-        if not seen:
+        if not said:
             return [NOTHING] * (1 + self.extra)
-        first = _most_frequent(seen)
-        texts = [first, *(text for text in dict.fromkeys(seen) if text != first)][: 1 + self.extra]
-        own = list(texts)
+        first = _most_frequent(said)
+        texts = [first, *(text for text in dict.fromkeys(said) if text != first)][: 1 + self.extra]
+        captions = list(texts)
         while len(texts) < 1 + self.extra:
-            caption = _pick(own, rng)
+            caption = _pick(captions, rng)
             phrase = self.prompts.phrase(caption)
-            texts.append(_pick([*own, FILLER], rng) if phrase is None else self._prompt(phrase, rng))
+            texts.append(_pick([*captions, FILLER], rng) if phrase is None else self._prompt(phrase, rng))
         return texts
 
     def _prompt(self, name: str, rng: np.random.Generator) -> str:
@@ -143,14 +146,3 @@ def _pick(items: Sequence[str], rng: np.random.Generator) -> str:
 def _most_frequent(items: Sequence[str]) -> str:
     """The first of the most frequent."""
     return collections.Counter(items).most_common(1)[0][0]
-
-
-def training_texts(config: OvoadConfig, spans: Sequence[Sequence[str]]) -> list[str]:
-    """Every text that training may show of these spans, but for prompts' combinations with templates: those names."""
-    prompts = VerbPrompts(config.data.verbs)
-    wordings = dict.fromkeys(text for span in spans for text in span)
-    if config.data.captions == "labels":
-        return [t.replace("{}", n) for n in (*wordings, config.text.background) for t in config.text.train_templates]
-    phrases = dict.fromkeys(phrase for phrase in map(prompts.phrase, wordings) if phrase)
-    templates = [t.replace("{}", phrase) for phrase in phrases for t in config.text.train_templates]
-    return [*wordings, NOTHING, FILLER, *templates]

@@ -16,7 +16,6 @@ from vtjax.encoders.sizes import load_sizes, sizes_of
 from vtjax.errors import VtjaxError
 from vtjax.methods.ovoad.config import OvoadConfig
 from vtjax.nn.clip import ClipConfig as Sizes
-from vtjax.text.tokenizer import Tokenizer
 
 PRETRAIN = "pretrain"  # the stage that trains one; its folder in the work directory is laid out as a clip run
 
@@ -70,14 +69,3 @@ def open_encoder(experiment: Experiment, work: pathlib.Path, dtype: Any = jnp.fl
         # OV-OAD's features are of frames squashed to a square (docs/methods/ovoad.md).
         encoder = dataclasses.replace(encoder, image=ImageTransform(planned.vision.image_size, "squash"))
     return FrameEncoder(encoder, settings.feature)
-
-
-def tokenizer_of(encoder: FrameEncoder) -> Tokenizer:
-    """Gives the tokenizer of the encoder's text tower.
-
-    Raises:
-      VtjaxError: published weights that came without one.
-    """
-    if encoder.encoder.tokenizer is None:
-        raise VtjaxError(f"{encoder.encoder.why_none}; name one by config.method.encoder.clip.text.vocabulary")
-    return encoder.encoder.tokenizer

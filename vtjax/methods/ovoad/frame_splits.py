@@ -1,4 +1,4 @@
-"""The unseen classes of THUMOS14's base-to-novel splits (Efficient-Prompt, as OV-OAD's Table 3; ovoad.md 8.4).
+"""The unseen classes of THUMOS14's base-to-novel splits (Efficient-Prompt, as OV-OAD's table 3).
 
 Ten random splits of each kind; "75/25" trains on 15 classes and tests on the 5 listed, "50/50" on 10 and 10.
 """

@@ -41,7 +41,7 @@ _NORMAL = nn.initializers.truncated_normal(0.02)
 
 
 class HybridDecoderLayer(nn.Module):
-    """norm1(x + self attention), + cross attention, + ffn(norm2), norm_post (ovoad.md section 2.1, item 2)."""
+    """norm1(x + self attention), + cross attention, + ffn(norm2), norm_post (docs/methods/ovoad.md)."""
 
     config: LayerConfig
 
@@ -64,7 +64,7 @@ class HybridDecoderLayer(nn.Module):
 
 
 class Projector(nn.Module):
-    """out(gelu(norm(hidden(x)))), [..., in] -> float32 [..., width] (ovoad.md section 3.1, "ProjectMLP")."""
+    """out(gelu(norm(hidden(x)))), [..., in] -> float32 [..., width] ("ProjectMLP" of the released code)."""
 
     hidden: int
     width: int
@@ -78,7 +78,7 @@ class Projector(nn.Module):
 
 
 class CurrentProjection(nn.Module):
-    """The matrix W_vis into the space of the current frame's text, in float32; ovoad.md section 4.1."""
+    """The matrix W_vis into the space of the current frame's text, in float32."""
 
     width: int
 
@@ -161,23 +161,23 @@ class VideoEncoder(nn.Module):
         older = self._remember(features[:, : c.long], valid[:, : c.long], train) if c.long else None
         features, valid = features[:, c.long :], valid[:, c.long :]
         x, current = (self._decode if c.dntr == "decoder" else self._encode)(features, valid, train, older)
-        seen = clustered_frames(c)
-        x, valid = x[:, -seen:], valid[:, -seen:]
+        clustered = clustered_frames(c)
+        x, valid = x[:, -clustered:], valid[:, -clustered:]
         current = self.norm(current)
         if not c.clustering:
             weights = valid[..., None].astype(x.dtype)
             mean = jnp.sum(x * weights, axis=1, keepdims=True) / jnp.maximum(jnp.sum(weights, axis=1, keepdims=True), 1)
-            return current, self.norm(mean), jnp.zeros((len(x), 1, seen), jnp.float32)
+            return current, self.norm(mean), jnp.zeros((len(x), 1, clustered), jnp.float32)
         groups, logits = self._cluster(x, valid, train)
         return current, self.norm(groups), logits
 
     def _remember(self, x: jax.Array, valid: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """The long memory's tokens, and which of them stand for a frame (ovoad.md section 2.2, options)."""
+        """The long memory's tokens, and which of them stand for a frame (an option of the released code)."""
         x = self.drop(x + self.position_long[None].astype(x.dtype), not train)
         if not self.config.compress:
             return x, valid
-        seen = nn.max_pool(valid[..., None].astype(jnp.float32), (3,), (2,), "SAME")[..., 0] > 0
-        return self.compress_long(jnp.where(valid[..., None], x, 0)), seen
+        shown = nn.max_pool(valid[..., None].astype(jnp.float32), (3,), (2,), "SAME")[..., 0] > 0
+        return self.compress_long(jnp.where(valid[..., None], x, 0)), shown
 
     def _decode(
         self, x: jax.Array, valid: jax.Array, train: bool, older: tuple[jax.Array, jax.Array] | None = None
@@ -187,9 +187,9 @@ class VideoEncoder(nn.Module):
         past = self.drop(x[:, : c.past] + self.position_past[None].astype(x.dtype), not train)
         near = self.drop(x[:, c.past :] + self.position_near[None].astype(x.dtype), not train)
         mask = causal_mask(c.near) & key_mask(valid[:, c.past :])
-        memory, seen = _joined(older, past, valid[:, : c.past])
+        memory, shown = _joined(older, past, valid[:, : c.past])
         for layer in self.dntr:
-            near = layer(near, memory, mask, key_mask(seen), train=train)
+            near = layer(near, memory, mask, key_mask(shown), train=train)
         return near, near[:, -1]
 
     def _encode(
@@ -204,17 +204,17 @@ class VideoEncoder(nn.Module):
         if c.dntr != "encoder_xattn":
             return x, x[:, -1]
         kept = jax.lax.stop_gradient(x) if c.detach else x
-        memory, seen = _joined(older, kept[:, : c.past], valid[:, : c.past])
-        return x, self.current_attention(kept[:, c.past :], memory, key_mask(seen), train=train)[:, -1]
+        memory, shown = _joined(older, kept[:, : c.past], valid[:, : c.past])
+        return x, self.current_attention(kept[:, c.past :], memory, key_mask(shown), train=train)[:, -1]
 
     def _cluster(self, x: jax.Array, valid: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        count, seen = x.shape[:2]
+        count, frames = x.shape[:2]
         tokens = jnp.broadcast_to(self.group_token[None].astype(x.dtype), (count, *self.group_token.shape))
         mask = key_mask(jnp.pad(valid, ((0, 0), (0, tokens.shape[1])), constant_values=True))
         x = jnp.concatenate([x, tokens], axis=1)
         for layer in self.cluster:
             x = layer(x, mask, train=train)
-        x, groups = x[:, :seen], x[:, seen:]
+        x, groups = x[:, :frames], x[:, frames:]
         if self.config.unit == "slot":
             groups = self.norm_group(groups + self.group_attention(groups, train=train))
             groups = self.mix(groups) if hasattr(self, "mix") else groups

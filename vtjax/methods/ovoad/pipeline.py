@@ -19,7 +19,7 @@ from vtjax.methods.ovoad import config as settings
 from vtjax.methods.ovoad import data
 from vtjax.methods.ovoad.captions import FILLER, NOTHING
 from vtjax.methods.ovoad.embed import Scorer
-from vtjax.methods.ovoad.encoder import PRETRAIN, encoder_sizes, open_encoder, tokenizer_of
+from vtjax.methods.ovoad.encoder import PRETRAIN, encoder_sizes, open_encoder
 from vtjax.methods.ovoad.evaluate import quick_results
 from vtjax.methods.ovoad.model import RULES
 from vtjax.methods.ovoad.task import OvoadObjective
@@ -121,9 +121,11 @@ def _task(experiment: Experiment, objective: OvoadObjective) -> Task:
 
 
 def _tokenizer(config: settings.OvoadConfig, encoder: FrameEncoder | None) -> Tokenizer:
-    """The encoder's tokenizer, or CLIP's by config.encoder.clip.text.vocabulary."""
+    """The tokenizer of the encoder's text tower, or CLIP's by config.encoder.clip.text.vocabulary."""
     if encoder is not None:
-        return tokenizer_of(encoder)
+        if encoder.encoder.tokenizer is None:
+            raise VtjaxError(f"{encoder.encoder.why_none}; name one by config.method.encoder.clip.text.vocabulary")
+        return encoder.encoder.tokenizer
     name = config.encoder.clip.text.vocabulary
     if not name:
         raise VtjaxError(

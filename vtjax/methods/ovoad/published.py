@@ -133,10 +133,10 @@ def novel_results(
 
     @jax.jit
     def fused(given: tuple[dict, list[Bank]], batch: tuple[jax.Array, jax.Array]) -> list[jax.Array]:
-        (params, own), (features, valid) = given, batch
+        (params, listed_banks), (features, valid) = given, batch
         encoded = scorer.objective.encode_window(params, features, valid)
-        clips = [scorer.encoder_scores(features, valid, bank) for bank in own]
-        pairs = zip(own, clips, strict=True)
+        clips = [scorer.encoder_scores(features, valid, bank) for bank in listed_banks]
+        pairs = zip(listed_banks, clips, strict=True)
         return [scores.frame_scores(scorer.objective, params, encoded, bank, clip).fused for bank, clip in pairs]
 
     rows = scorer.over_windows(fused, params, list(banks.values()), [v.features for v in scored.videos])
@@ -148,12 +148,12 @@ def novel_results(
 def prediction_tables(scored: Scored) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Gives (scores, targets) by video in the targets' columns; the ambiguous class, which is not scored, is 0."""
     tables, truth = {}, {}
-    for video, own in scored.targets.items():
-        columns = [own.classes.index(name) for name in scored.classes.names]
-        table = np.zeros((len(scored.systems["fused"][video]), len(own.classes)), np.float32)
+    for video, targets in scored.targets.items():
+        columns = [targets.classes.index(name) for name in scored.classes.names]
+        table = np.zeros((len(scored.systems["fused"][video]), len(targets.classes)), np.float32)
         table[:, columns] = scored.systems["fused"][video]
-        length = min(len(table), len(own.targets))
-        tables[video], truth[video] = table[:length], own.targets[:length]
+        length = min(len(table), len(targets.targets))
+        tables[video], truth[video] = table[:length], targets.targets[:length]
     return tables, truth
 
 

@@ -1,4 +1,4 @@
-"""From a source of any rate to the model's grid of times, as frames arrive (ovoad.md section 1).
+"""From a source of any rate to the model's grid of times, as frames arrive.
 
 Step i stands at (i + 1/2) / rate seconds after the source's beginning and takes the frame nearest to it, the earlier of
 two, which is what `vtjax.data.video.sampling.rate_grid` takes of a whole file. A step is ready once a frame at or after
@@ -126,9 +126,9 @@ class Resampler:
         ticks = []
         while self._time(self._step) <= time:
             at = self._time(self._advance())
-            before, own = self._last
-            right = own is item or time - at < at - before
-            ticks.append(self._tick(at, item if right else own, time if right else before))
+            before, last = self._last
+            later = last is item or time - at < at - before
+            ticks.append(self._tick(at, item if later else last, time if later else before))
         return ticks
 
     def _rest(self, end: float) -> list[Tick]:

@@ -77,10 +77,10 @@ def time_steps(live: Any, make: Any, steps: int) -> dict[str, float]:
     for _ in range(steps + 3):
         items = make()
         began, used = time.perf_counter(), time.process_time()
-        found = live.push_all(items)
+        scores = live.push_all(items)
         times.append(time.perf_counter() - began)
         spent.append(time.process_time() - used)
-        assert len(found) == live.streams
+        assert len(scores) == live.streams
     times, spent = times[3:], spent[3:]
     return {
         "steps_per_second": steps / sum(times),

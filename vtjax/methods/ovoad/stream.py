@@ -160,17 +160,7 @@ class LiveScorer:
         capacity: int = 0,
         keep_items: bool = False,
     ):
-        """Opens the streams.
-
-        Args:
-          scorer: of a run.
-          params: of its model.
-          classes: names, or a ClassSet with prompts.
-          streams: their number.
-          fps: of the sources, where frames come without times; one number, or one a stream.
-          start: the time in seconds at which the sources begin; None: their first frame's.
-          capacity: classes that there is room for, at least.
-          keep_items: whether scores carry the frame that they are of.
+        """Opens the streams of a run's scorer and its parameters; further arguments as those of `open_stream`.
 
         Raises:
           VtjaxError: no classes, one twice, or rates that are no rates.
