@@ -1,4 +1,4 @@
-"""Work directories in a bucket: a fake one in a folder, behind the two doors that a real one has (support/bucket.py)."""
+"""Work directories in a bucket: a fake one in a folder, reached in the two ways a real one is (support/bucket.py)."""
 
 import importlib.util
 import json
@@ -62,7 +62,8 @@ def test_a_run_in_a_bucket_is_that_on_a_disk_also_by_two_processes_and_after_dam
             path.write_bytes(path.read_bytes()[:10])
 
     def command(i, count, port):
-        return (BUCKET, folder, "toy", "gs://bucket/run", *arguments, f"--processes={count}", f"--process={i}", f"--port={port}")
+        places = (f"--processes={count}", f"--process={i}", f"--port={port}")
+        return (BUCKET, folder, "toy", "gs://bucket/run", *arguments, *places)
 
     with Several(2, command=command) as processes:
         said = processes.finish(timeout=180)
@@ -75,7 +76,8 @@ def test_a_run_in_a_bucket_is_that_on_a_disk_also_by_two_processes_and_after_dam
 
 
 def test_the_commands_in_a_bucket(tmp_path):
-    small = [f"--config={commands.ROOT}/configs/car.py:smoke", "--config.train.steps=3", "--config.train.batch_size=8", "--config.train.eval_every=2",
+    small = [f"--config={commands.ROOT}/configs/car.py:smoke", "--config.train.steps=3",
+             "--config.train.batch_size=8", "--config.train.eval_every=2",
              "--config.optim.warmup_steps=1", "--config.method.data.world_train=48", "--config.method.model.latent=16",
              "--config.method.data.world_test=40"]  # fmt: skip
     folder, work = tmp_path / "objects", "--work_directory=gs://bucket/run"
@@ -104,14 +106,16 @@ def test_a_mirror_brings_and_sends_what_changed(tmp_path, monkeypatch):
     bucket, cache = tmp_path / "bucket", tmp_path / "cache"
     monkeypatch.setenv("VTJAX_CACHE", str(cache))
     monkeypatch.setattr(remote, "is_remote", lambda path: str(path).startswith(str(bucket)))
-    for name in ("a/b.txt", "config.json", "lock.json", "checkpoints/1/x", "s/best_m/2/x", "heartbeats/p.json", "c_frozen/x"):
+    left = ("lock.json", "checkpoints/1/x", "s/best_m/2/x", "heartbeats/p.json", "c_frozen/x")
+    for name in ("a/b.txt", "config.json", *left):
         (bucket / "run" / name).parent.mkdir(parents=True, exist_ok=True)
         (bucket / "run" / name).write_text(name)
     own = remote.local(bucket / "run")
     assert own.parent == cache / "runs" and own.name.startswith("run-") and remote.local(own) == own
     assert remote.local(bucket / "run", 3) != own and remote.origin(own / "a" / "b.txt") == bucket / "run/a/b.txt"
     remote.fetch(own)
-    assert sorted(str(p.relative_to(own)) for p in own.rglob("*") if p.is_file() and p.name[0] != ".") == ["a/b.txt", "config.json"]
+    mirrored = (str(p.relative_to(own)) for p in own.rglob("*") if p.is_file() and p.name[0] != ".")
+    assert sorted(mirrored) == ["a/b.txt", "config.json"]
     (own / "report.html").write_text("new")
     (bucket / "run" / "config.json").write_text("changed there")
     remote.send(own)

@@ -46,8 +46,8 @@ def test_what_is_about_to_happen(server):
 
 def test_a_run_saves_and_ends(server, tmp_path):
     environment, entries = server
-    arguments = (TOY, tmp_path, "--steps=100000", "--checkpoint_every=0", "--pause=0.02", "--heartbeat=0.2", "--maintenance=0.1")
-    process = commands.start(*arguments, **environment)
+    arguments = ("--steps=100000", "--checkpoint_every=0", "--pause=0.02", "--heartbeat=0.2", "--maintenance=0.1")
+    process = commands.start(TOY, tmp_path, *arguments, **environment)
     for text in process.stdout:
         if text.startswith("evaluated"):
             entries["maintenance-event"] = "TERMINATE_ON_HOST_MAINTENANCE"

@@ -42,7 +42,9 @@ def test_who_is_to_blame(tmp_path, monkeypatch, process, others, said):
     assert heartbeat.read(tmp_path)[process]["state"] == "died"
 
 
-@pytest.mark.parametrize("word, state, said", [(b"bye", "running", ""), (b"", "died", "was killed or crashed at step 7")])
+@pytest.mark.parametrize(
+    "word, state, said", [(b"bye", "running", ""), (b"", "died", "was killed or crashed at step 7")]
+)
 def test_the_program(tmp_path, word, state, said):
     write(tmp_path, 0, "running")
     command = [sys.executable, "-m", guardian.__name__, str(tmp_path), "0", "1", "0.1"]

@@ -141,7 +141,8 @@ def test_when_processes_are_joined(joined, tmp_path):
 def test_one_process_agrees_with_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(session, "current", None)
     processes.join("off", tmp_path / "beats", limits=processes.Limits(heartbeat=60))
-    assert processes.gather("a", "x") == ["x"] and processes.from_main("a", "y") == "y" and processes.all_well("a", "bad") == "bad"
+    assert processes.gather("a", "x") == ["x"] and processes.from_main("a", "y") == "y"
+    assert processes.all_well("a", "bad") == "bad"
     processes.same("data", {"a": 1})
     processes.barrier("b", 0.01)
     assert processes.one_after_another("c", lambda: 5) == 5 and not processes.several()

@@ -12,7 +12,9 @@ from fakes import Fakes
 
 ODD = ["--config.note=it's a \"test\" of $HOME and $(date) `id`", "--x=two\nlines", "--ü=✓ \\ *?", "", "--a b"]
 PROGRAM = ["--", "vtjax.train", "--config=configs/car.py:smoke", "--work_directory=gs://b/run", *ODD]
-TPU = ["--name=run", "--project=p", "--zone=z", "--accelerator_type=v5p-16", "--runtime_version=r", "--poll_seconds=0.01"]
+TPU = [
+    "--name=run", "--project=p", "--zone=z", "--accelerator_type=v5p-16", "--runtime_version=r", "--poll_seconds=0.01",
+]  # fmt: skip
 
 
 def launch(which, *arguments, path=None, cwd=commands.ROOT, **changes):
@@ -60,8 +62,10 @@ def test_a_dry_run_is_a_script_that_does_the_same(which, arguments, fakes, tmp_p
     )  # fmt: skip
     assert script.returncode == 0, script.stderr
     assert fakes.calls() == calls
-    files = {str(p.relative_to(tmp_path / "real")): p.read_bytes() for p in (tmp_path / "real").rglob("*") if p.is_file()}
-    again = {str(p.relative_to(tmp_path / "script")): p.read_bytes() for p in (tmp_path / "script").rglob("*") if p.is_file()}
+    files, again = (
+        {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        for folder in (tmp_path / "real", tmp_path / "script")
+    )
     assert files == again
 
 
@@ -74,7 +78,8 @@ def test_the_commands_of_a_tpu(fakes):
     ]  # fmt: skip
     launch("tpu", "run", "--name=run", "--slices=2", *PROGRAM, path=fakes.path)
     describe, *started = fakes.calls()
-    assert describe == ["gcloud", "compute", "tpus", "queued-resources", "describe", "run", "--format=value(state.state)"]
+    queued = ["gcloud", "compute", "tpus", "queued-resources"]
+    assert describe == [*queued, "describe", "run", "--format=value(state.state)"]
     assert [call[5:7] for call in started] == [["run-0", "--worker=all"], ["run-1", "--worker=all"]]
 
 
@@ -101,7 +106,8 @@ def heartbeats(work, *states, step=5):
 
 def watch(fakes, tmp_path, *more):
     program = ["--", "vtjax.train", f"--work_directory={tmp_path / 'run'}"]
-    return launch("tpu", "watch", *TPU, f"--source={commands.ROOT}", "--silent_seconds=0.5", *more, *program, path=fakes.path)
+    flags = [*TPU, f"--source={commands.ROOT}", "--silent_seconds=0.5", *more]
+    return launch("tpu", "watch", *flags, *program, path=fakes.path)
 
 
 def test_watching_ends_when_the_run_has_finished(fakes, tmp_path):
@@ -139,7 +145,8 @@ def test_the_jobset(fakes, tmp_path):
     (group,) = spec["replicatedJobs"]
     job = group["template"]["spec"]
     assert spec["failurePolicy"] == {"maxRestarts": 9} and group["replicas"] == 2
-    assert (job["parallelism"], job["completions"], job["completionMode"], job["backoffLimit"]) == (16, 16, "Indexed", 0)
+    fields = ("parallelism", "completions", "completionMode", "backoffLimit")
+    assert [job[name] for name in fields] == [16, 16, "Indexed", 0]
     pod = job["template"]["spec"]
     assert pod["nodeSelector"] == {
         "cloud.google.com/gke-tpu-accelerator": "tpu-v5p-slice", "cloud.google.com/gke-tpu-topology": "4x4x4",
@@ -157,7 +164,13 @@ def test_the_jobset(fakes, tmp_path):
 
 @pytest.mark.parametrize(
     "status, state, again, code",
-    [(0, "finished", False, 0), (0, "stopped", True, 0), (75, "died", True, 0), (2, "failed", False, 2), (1, "failed", False, 1)],
+    [
+        (0, "finished", False, 0),
+        (0, "stopped", True, 0),
+        (75, "died", True, 0),
+        (2, "failed", False, 2),
+        (1, "failed", False, 1),
+    ],
 )
 def test_the_batch_script(fakes, tmp_path, status, state, again, code):
     """Run here: it passes the words on, and goes back into the queue when the run has not finished."""
@@ -199,7 +212,8 @@ def test_the_batch_script(fakes, tmp_path, status, state, again, code):
         ("tpu", ["delete", "--name=run", "more"], ["'more' is not a flag; the program to run comes after --"]),
         ("tpu", ["delete", *TPU], ["gcloud is not installed here; --dry_run"]),
         ("gke", ["submit", "--name=r", *PROGRAM], ["--image is needed"]),
-        ("gke", ["submit", "--name=r", "--image=i", "--topology=4x4", *PROGRAM], ["--accelerator and --topology belong"]),
+        ("gke", ["submit", "--name=r", "--image=i", "--topology=4x4", *PROGRAM],
+         ["--accelerator and --topology belong"]),
         ("gke", ["submit", "--name=r", "--image=i", "--topology=4x4", "--accelerator=a", "--hosts=2", *PROGRAM],
          ["--topology=4x4 has 16 chips, --hosts=2 of 4 chips have 8"]),
         ("gke", ["submit", "--name=r", "--image=i", "--env=A", *PROGRAM], ["--env=A: NAME=VALUE"]),

@@ -12,7 +12,8 @@ import pytest
 PROBE = """
 import os, pathlib, signal, sys, time
 place = int(next(a for a in sys.argv if a.startswith("--process=")).split("=")[1])
-sys.stdout.write(f"words {sys.argv[1:]} {os.environ['JAX_NUM_CPU_DEVICES']} {os.environ.get('CUDA_VISIBLE_DEVICES')}\\n")
+devices = f"{os.environ['JAX_NUM_CPU_DEVICES']} {os.environ.get('CUDA_VISIBLE_DEVICES')}"
+sys.stdout.write(f"words {sys.argv[1:]} {devices}\\n")
 sys.stdout.flush()
 kind = sys.argv[1]
 if kind == "crash" and place == 1:
@@ -33,7 +34,8 @@ if kind == "term":
 
 def launcher(tmp_path, *arguments):
     (tmp_path / "probe_program.py").write_text(PROBE)
-    return ["-m", "launch.local", *arguments], {"PYTHONPATH": f"{commands.environment()['PYTHONPATH']}{os.pathsep}{tmp_path}"}
+    paths = f"{commands.environment()['PYTHONPATH']}{os.pathsep}{tmp_path}"
+    return ["-m", "launch.local", *arguments], {"PYTHONPATH": paths}
 
 
 def run(tmp_path, *arguments):
@@ -52,7 +54,8 @@ def test_words_devices_and_places(tmp_path):
         assert line.endswith(f"'--processes=2', '--process={i}'] 3 {'4,5' if i == 0 else '6,7'}")
     dry = run(tmp_path, "--dry_run", "--port=5", "--processes=2", "--", "probe_program", "a b", "$(x)'\"")
     (tmp_path / "s.sh").write_text(dry.stdout)
-    again = subprocess.run(["bash", "s.sh"], cwd=tmp_path, env=commands.environment(PYTHONPATH=str(tmp_path)), capture_output=True, text=True)
+    environment = commands.environment(PYTHONPATH=str(tmp_path))
+    again = subprocess.run(["bash", "s.sh"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert again.stdout.splitlines()[0].startswith("words ['a b', ") and "'--coordinator=localhost:5'" in again.stdout
 
 
@@ -100,7 +103,8 @@ def test_it_trains_evaluates_and_is_watched(tmp_path):
             assert x == pytest.approx(y, abs=1e-4)
 
     same("two/results.json", "one/results.json")
-    done = commands.run("-m", "launch.local", "--processes=2", "--cpu_devices=2", "--", "vtjax.evaluate", f"--work_directory={tmp_path / 'two'}", timeout=400)
+    start = ("-m", "launch.local", "--processes=2", "--cpu_devices=2", "--")
+    done = commands.run(*start, "vtjax.evaluate", f"--work_directory={tmp_path / 'two'}", timeout=400)
     assert done.returncode == 0, done.stdout[-3000:]
     assert done.stdout.count("written: ") == 1
     same("two/results-test-last.json", "one/results.json")

@@ -1,4 +1,4 @@
-"""SIGKILLs of random processes at random moments: nothing is lost beyond the last checkpoint, nothing unreadable left."""
+"""SIGKILLs of random processes at random moments: nothing is lost beyond the last checkpoint, nothing is unreadable."""
 
 import json
 import random
@@ -63,9 +63,8 @@ def run_with_kills(folder, kills, steps, seed):
 
 
 def check(folder, kills, steps, seed):
-    whole = commands.run(
-        TOY, folder / "whole", f"--steps={steps}", f"--checkpoint_every={EVERY}", f"--order={folder / 'whole_order'}", timeout=600
-    )  # fmt: skip
+    arguments = (f"--steps={steps}", f"--checkpoint_every={EVERY}", f"--order={folder / 'whole_order'}")
+    whole = commands.run(TOY, folder / "whole", *arguments, timeout=600)
     assert f"finished=True step={steps}" in whole.stdout, whole.stderr
     log = run_with_kills(folder, kills, steps, seed)
     close(load_params(folder / "run/checkpoints"), load_params(folder / "whole/checkpoints"))

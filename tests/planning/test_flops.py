@@ -16,7 +16,7 @@ def counted(f, *arguments, learnt=()):
 
 
 def test_a_product_forwards_and_backwards():
-    f = lambda w, a: (a @ w).sum()  # noqa: E731
+    f = lambda w, a: (a @ w).sum()
     assert counted(f, W, A).total == ONE
     both = counted(f, W, A, learnt=[0])
     assert (both.forward, both.backward) == (ONE, ONE)  # the input is data
@@ -32,7 +32,7 @@ def test_what_is_not_needed_is_not_counted():
     assert counted(f, W, A, learnt=[0]).forward == 3 * ONE
     assert counted(lambda w, a: jax.lax.stop_gradient(a @ w).sum() + w.sum(), W, A, learnt=[0]).backward == 0
     # What is chosen by an integer does not carry a gradient to what chose it.
-    chosen = lambda w, a: jnp.take(a, jnp.argmax(a @ w, axis=1), axis=0).sum()  # noqa: E731
+    chosen = lambda w, a: jnp.take(a, jnp.argmax(a @ w, axis=1), axis=0).sum()
     assert counted(chosen, W, A, learnt=[0]).backward == 0
 
 
@@ -59,7 +59,7 @@ def test_loops_branches_and_convolutions():
     found = counted(f, A, W)
     assert (found.forward, found.open_loops) == (3 * ONE, 1)
     image, kernel = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32), jax.ShapeDtypeStruct((4, 4, 3, 5), jnp.float32)
-    convolve = lambda x, k: jax.lax.conv_general_dilated(  # noqa: E731
+    convolve = lambda x, k: jax.lax.conv_general_dilated(
         x, k, (4, 4), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     assert counted(convolve, image, kernel, learnt=[1]).total == 2 * 2 * (2 * 2 * 2 * 5 * 4 * 4 * 3)
@@ -72,13 +72,13 @@ def test_what_is_executed_counts_recomputation_and_all_devices():
 
     mesh = make_mesh(Mesh(4, 2, 1))
     rows = jax.ShapeDtypeStruct((64, 16), jnp.float32, sharding=batch_sharding(mesh))
-    loss = lambda x, y: clip_info_nce(x, y, 10.0, mesh=mesh, impl="ring")[0]  # noqa: E731
+    loss = lambda x, y: clip_info_nce(x, y, 10.0, mesh=mesh, impl="ring")[0]
     block = 2 * 64 * 64 * 16
     assert executed_flops(jax.jit(loss).trace(rows, rows)) == block
     # Backwards: every block again, then one product for either side.
     assert executed_flops(jax.jit(jax.grad(loss, argnums=(0, 1))).trace(rows, rows)) == 4 * block
     whole = jax.ShapeDtypeStruct((64, 16), jnp.float32)
-    plain = lambda x, y: clip_info_nce(x, y, 10.0, impl="plain")[0]  # noqa: E731
-    swept = lambda x, y: clip_info_nce(x, y, 10.0, impl="ring", tile=16)[0]  # noqa: E731
+    plain = lambda x, y: clip_info_nce(x, y, 10.0, impl="plain")[0]
+    swept = lambda x, y: clip_info_nce(x, y, 10.0, impl="ring", tile=16)[0]
     for f in (plain, swept):
         assert counted(f, whole, whole, learnt=[0, 1]).total == 3 * block

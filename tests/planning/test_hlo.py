@@ -75,7 +75,7 @@ def test_traffic_counts_slices_and_leaves_fast_memory_out():
 
 def test_largest_tensors_are_named():
     largest = hlo.Program(TEXT).largest(2)
-    assert [(size, str(shape)) for size, shape, _ in largest][0] == (12 * 64 * 128 * 2, "bf16[12,64,128]")
+    assert next((size, str(shape)) for size, shape, _ in largest) == (12 * 64 * 128 * 2, "bf16[12,64,128]")
 
 
 @pytest.fixture(scope="module")

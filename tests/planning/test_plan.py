@@ -76,7 +76,7 @@ def test_memory_is_that_of_xla_and_of_the_state_itself(made):
         stats.output_size_in_bytes - stats.alias_size_in_bytes
     )
     state = step.trainer.init_state()
-    on_first = lambda tree: sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree))  # noqa: E731
+    on_first = lambda tree: sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree))
     assert used.parameters == on_first(state["trainable"]) and used.frozen == 0
     assert used.optimizer == on_first(state["opt_state"])
     assert used.batch == 16 * 16 * (4 + 1 + 1) / 4
@@ -88,7 +88,7 @@ def test_memory_is_that_of_xla_and_of_the_state_itself(made):
 
 def toy(layer, rows=8):
     """A task whose loss is the sum of `layer(w, x)` for x of `rows` rows of four numbers."""
-    loss = lambda params, batch, rng, train: {"loss": (jnp.sum(layer(params["w"], batch["x"])), jnp.float32(1))}  # noqa: E731
+    loss = lambda params, batch, rng, train: {"loss": (jnp.sum(layer(params["w"], batch["x"])), jnp.float32(1))}
     return types.SimpleNamespace(
         train=Train(batch_size=rows), loss=loss, example_spec={"x": jax.ShapeDtypeStruct((4,), jnp.float32)},
         init=lambda rng, batch: {"w": jnp.zeros((4, 4))},
@@ -117,7 +117,7 @@ def test_what_is_computed_again_is_the_largest_part_and_those_inside_it():
     assert kept / ARRAY in (5, 6)  # the input of every layer
     assert again / ARRAY in (3, 4)  # of one layer
     assert memory.computed_again(toy(layers, rows=16)) == 2 * again
-    nested = lambda w, x: jax.checkpoint(layers)(w, x)  # noqa: E731
+    nested = lambda w, x: jax.checkpoint(layers)(w, x)
     assert sum(t.bytes for t in memory.kept(toy(nested))) == 0
     assert memory.computed_again(toy(nested)) == pytest.approx(kept + again, abs=ARRAY)
 

@@ -69,7 +69,7 @@ def test_a_table_is_looked_up_without_being_gathered(mesh):
         bound = table.bind({"params": params})
         return jnp.sum(jnp.sin(lookup(bound, ids)) * jnp.arange(3.0)[None, :, None])
 
-    plain = lambda p: jnp.sum(jnp.sin(p["embedding"][ids]) * jnp.arange(3.0)[None, :, None])  # noqa: E731
+    plain = lambda p: jnp.sum(jnp.sin(p["embedding"][ids]) * jnp.arange(3.0)[None, :, None])
     expected = jax.value_and_grad(plain)(params)
     placed = {"embedding": jax.device_put(params["embedding"], NamedSharding(mesh, P("tensor", "fsdp")))}
     compiled = jax.jit(jax.value_and_grad(value)).lower(placed, jax.device_put(ids, batch_sharding(mesh))).compile()

@@ -93,7 +93,8 @@ def test_every_offender_is_listed_at_once(mesh):
 
 
 def test_one_logical_axis_over_two_mesh_axes(mesh):
-    found = parts.partition(tree({"kernel": (4, 8)}), RULES, mesh, {"embed": ("data", "fsdp"), "mlp": "tensor", "vocab": None})
+    logical = {"embed": ("data", "fsdp"), "mlp": "tensor", "vocab": None}
+    found = parts.partition(tree({"kernel": (4, 8)}), RULES, mesh, logical)
     assert found.specs["kernel"] == P(None, ("data", "fsdp"))
     with pytest.raises(VtjaxError, match="embed=2 is not divisible"):
         parts.partition(tree({"kernel": (4, 2)}), RULES, mesh, {"embed": ("data", "fsdp")})
