@@ -110,7 +110,7 @@ def _settings_help(argv: Sequence[str]) -> str:
         return ""
     experiment = _config_value(argv)
     if experiment is None:
-        return "\nWith --config=FILE[:variant], --help also lists the fields of the configuration, each of them a flag.\n"
+        return "\nWith --config=FILE[:variant], --help also lists the fields of the configuration, each a flag.\n"
     from vtjax.config import settings
 
     lines = ["", "configuration:", ""]

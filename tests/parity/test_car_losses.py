@@ -60,7 +60,7 @@ def test_smooth_l1_and_kl():
     total, weight = smooth_l1(2 * a, b)
     expected = F.smooth_l1_loss(torch.tensor(2 * a), torch.tensor(b)).item()
     assert float(total / weight) == pytest.approx(expected, rel=1e-5)
-    normal = lambda m, v: torch.distributions.Normal(torch.tensor(m), torch.tensor(np.exp(v / 2)))  # noqa: E731
+    normal = lambda m, v: torch.distributions.Normal(torch.tensor(m), torch.tensor(np.exp(v / 2)))
     total, weight = gaussian_kl(*(jnp.asarray(x) for x in (a, b, c, d)))
     expected = torch.distributions.kl_divergence(normal(a, b), normal(c, d)).mean().item()
     assert float(total / weight) == pytest.approx(expected, rel=1e-5)

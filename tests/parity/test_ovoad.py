@@ -1,7 +1,6 @@
 """OV-OAD against torch modules written from ovoad.md (sections 2, 3, 5, keys as in section 10) with random weights."""
 
 import dataclasses
-import functools
 import math
 
 import jax
@@ -45,7 +44,7 @@ class Mlp(nn.Module):
 
 def attend(q, k, v, heads, mask=None):
     """q, k, v [B, L, D]; mask: True where hidden. Where nothing is seen the mean of all values remains, not NaN."""
-    split = lambda x: x.unflatten(-1, (heads, -1)).transpose(1, 2)  # noqa: E731
+    split = lambda x: x.unflatten(-1, (heads, -1)).transpose(1, 2)
     logits = split(q) @ split(k).transpose(-1, -2) / math.sqrt(q.shape[-1] // heads)
     if mask is not None:
         logits = logits.masked_fill(mask, torch.finfo(torch.float32).min)

@@ -188,7 +188,7 @@ def test_projection_head():
     x = np.random.default_rng(0).normal(size=(3, 768)).astype(np.float32)
     y = first(torch.from_numpy(x))
     expected = norm(second(torch.nn.functional.gelu(y)) + y).numpy()
-    linear = lambda m: {"kernel": m.weight.numpy().T, "bias": m.bias.numpy()}  # noqa: E731
+    linear = lambda m: {"kernel": m.weight.numpy().T, "bias": m.bias.numpy()}
     params = {
         "project": linear(first),
         "transform": linear(second),

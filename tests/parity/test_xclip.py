@@ -60,7 +60,7 @@ def test_logits_and_features_and_the_way_back(convert, tmp_path):
         )
     apply = jax.jit(XClip(config).apply)
     ours = apply({"params": params}, videos, ids)
-    unit = lambda x: np.asarray(x) / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
+    unit = lambda x: np.asarray(x) / np.linalg.norm(x, axis=-1, keepdims=True)
     np.testing.assert_allclose(unit(ours.video), out.video_embeds.numpy(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(unit(ours.text), out.text_embeds.numpy(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(ours.logits, out.logits_per_video.numpy(), rtol=1e-4, atol=1e-5)

@@ -50,7 +50,7 @@ ENTRY %main (p0: bf16[12,64,128], p1: f32[1024]) -> f32[1024] {
   %collective-permute.1 = f32[1024]{0:T(1024)} collective-permute(%all-reduce.1), channel_id=3, source_target_pairs={{0,1},{1,0}}
   ROOT %reduce-scatter.1 = f32[128]{0} reduce-scatter(%collective-permute.1), channel_id=4, replica_groups=[2,4]<=[4,2]T(1,0), dimensions={0}, to_apply=%add
 }
-"""  # noqa: E501
+"""
 
 
 def test_collectives_of_the_small_program():

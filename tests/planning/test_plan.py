@@ -44,7 +44,7 @@ Program hbm requirement 25.53G:
      XLA label: copy.7 = copy(...)
      Allocation type: HLO temp
      ==========================
-"""  # noqa: E501
+"""
 
 
 def tiny(**settings):

@@ -57,7 +57,7 @@ def torch_file(path, tensors):
     storages = {name: Storage(str(i), value.size) for i, (name, value) in enumerate(tensors.items())}
     lines = [b"(d"]
     for name, value in tensors.items():
-        numbers = lambda items: b"(" + b"".join(b"I%d\n" % n for n in items) + b"t"  # noqa: E731
+        numbers = lambda items: b"(" + b"".join(b"I%d\n" % n for n in items) + b"t"
         storage = storages[name]
         persistent = b"(V" b"storage\nctorch\nFloatStorage\nV%s\nVcpu\nI%d\ntQ" % (storage.key.encode(), storage.size)
         strides = [s // 4 for s in value.strides]

@@ -112,7 +112,7 @@ def test_sigterm_saves_and_the_resumed_run_is_the_uninterrupted_one(tmp_path):
     resumed = train(tmp_path / "parts", evaluate=At(), **options)
     assert resumed.finished
     same(resumed.params, whole.params)
-    strip = lambda line: {k: v for k, v in line.items() if k not in TIMES}  # noqa: E731
+    strip = lambda line: {k: v for k, v in line.items() if k not in TIMES}
     assert [strip(x) for x in lines(tmp_path / "parts")] == [strip(x) for x in lines(tmp_path / "whole")]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 

@@ -49,7 +49,7 @@ def built(monkeypatch):
 
     stages.evaluate = None
     names_and_stages = types.SimpleNamespace(names=names, stages=stages)
-    unused = lambda run: []  # noqa: E731
+    unused = lambda run: []
 
     def builder(name):
         return Stage(lambda experiment, work: stages(experiment, work)[name](), lambda experiment: None)

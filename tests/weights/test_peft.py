@@ -76,7 +76,7 @@ def test_some_modules_only(tmp_path):
 
 
 def test_names_of_unwrapped_dumps_and_other_tensors(folder, tmp_path):
-    tensors = {name: None for name in SafetensorsReader(folder)}
+    tensors = dict.fromkeys(SafetensorsReader(folder))
     for name, value in SafetensorsReader(folder).items():
         tensors[name.replace(".weight", ".default.weight")] = value
     projector = np.ones((4, 3), np.float32)

@@ -118,7 +118,7 @@ def draw_curves(curves: Curves) -> tuple[str, list[str]]:
         figure = Figure(figsize=(3.75 * columns, 2.35 * rows), layout="constrained")
         FigureCanvasSVG(figure)
         figure.patch.set_alpha(0)
-        for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, shown):
+        for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, shown, strict=False):
             _panel(axes, name, drawn[name])
         for axes in figure.axes[len(shown) :]:
             axes.axis("off")

@@ -61,7 +61,9 @@ def plain_table(header: Sequence[object], rows: Sequence[Sequence[object]], capt
         return element("td", value)
 
     numeric = [bool(rows) and all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(header))]
-    head = element("tr", *(element("th", h, cls="number" if n else None, scope="col") for h, n in zip(header, numeric)))
+    kinds = ["number" if n else None for n in numeric]
+    titles = (element("th", h, cls=kind, scope="col") for h, kind in zip(header, kinds, strict=True))
+    head = element("tr", *titles)
     body = element("tbody", *(element("tr", *map(cell, row)) for row in rows))
     title = element("caption", caption) if caption else ""
     return element("div", element("table", title, element("thead", head), body), cls="scroll")

@@ -38,7 +38,9 @@ def draw_player(timeline: Timeline) -> Markup:
     return element("div", element("figure", element("div", drawing, cls="play"), note), cls="replay")
 
 
-def _loop(attribute: str, values: Sequence[str], times: Sequence[float] | np.ndarray, seconds: float, discrete: bool) -> str:
+def _loop(
+    attribute: str, values: Sequence[str], times: Sequence[float] | np.ndarray, seconds: float, discrete: bool
+) -> str:
     mode = ' calcMode="discrete"' if discrete else ""
     keys = ";".join(f"{t:.4f}".rstrip("0").rstrip(".") for t in times)
     return (
@@ -85,14 +87,16 @@ def _bars(t: Timeline, lanes: Sequence[int], places: np.ndarray, seconds: float)
         name = t.names[c] if len(t.names[c]) <= 26 else t.names[c][:25] + "\u2026"
         tint = colour("bad" if t.names[c] in t.held_out else "ink")
         parts.append(f'<text x="{left - 20}" y="{y + 12}" text-anchor="end" fill="{tint}">{escape(name)}</text>')
+        growth = _loop("width", [f"{w:.0f}" for w in widths[:, row]], places, seconds, False)
         parts.append(
             f'<rect x="{left}" y="{y + 1}" height="14" width="{widths[0, row]:.1f}" fill="{colour("accent")}" '
-            f'opacity=".75" rx="2">{_loop("width", [f"{w:.0f}" for w in widths[:, row]], places, seconds, False)}</rect>'
+            f'opacity=".75" rx="2">{growth}</rect>'
         )
         if t.truth is not None and np.asarray(t.truth)[:, c].any():
             true = np.concatenate([[0], np.asarray(t.truth)[:, c] > 0, [0]])
             begins, ends = np.flatnonzero(np.diff(true) == 1), np.flatnonzero(np.diff(true) == -1)
-            spans = [(float(places[b]), float(places[e]) if e < len(places) else 1.0) for b, e in zip(begins, ends)]
+            pairs = zip(begins, ends, strict=True)
+            spans = [(float(places[b]), float(places[e]) if e < len(places) else 1.0) for b, e in pairs]
             dot = f'<circle cx="{left - 10}" cy="{y + 8}" r="4" fill="{colour("good")}" opacity="0">'
             parts.append(f"{dot}{_shown(spans, seconds)}</circle>")
     return parts

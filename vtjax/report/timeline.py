@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -101,7 +102,7 @@ def _stretch(t: Timeline, rows: np.ndarray, bins: int, lanes: Sequence[int], sca
     start, end = float(t.times[rows[0]]) - step / 2, float(t.times[rows[-1]]) + step / 2
     # A short last stretch keeps the scale of the others.
     span = max(end - start, STEPS * bins * step if len(t.times) > STEPS else 0.0)
-    x = lambda seconds: _LEFT + (np.asarray(seconds) - start) / span * (_WIDTH - _LEFT - 8)  # noqa: E731
+    x = lambda seconds: _LEFT + (np.asarray(seconds) - start) / span * (_WIDTH - _LEFT - 8)
     parts: list[str] = []
     top = 4.0
     if t.pictures:
@@ -138,7 +139,7 @@ def _highest(values: np.ndarray, bins: int) -> np.ndarray:
 def _area(points: np.ndarray, values: np.ndarray, floor: float, height: float, tint: str) -> str:
     """A filled curve; values in [0, 1]."""
     top = floor - np.clip(values, 0, 1) * height
-    line = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(points, top))
+    line = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(points, top, strict=True))
     closed = f"{points[0]:.1f},{floor:.1f} {line} {points[-1]:.1f},{floor:.1f}"
     return (
         f'<polygon points="{closed}" fill="{tint}" opacity=".22"/>'
@@ -149,7 +150,7 @@ def _area(points: np.ndarray, values: np.ndarray, floor: float, height: float, t
 def _runs(values: np.ndarray) -> list[tuple[int, int, object]]:
     """(first, after the last, value) of every stretch of equal values."""
     cuts = [0, *(np.flatnonzero(values[1:] != values[:-1]) + 1), len(values)]
-    return [(a, b, values[a]) for a, b in zip(cuts, cuts[1:])]
+    return [(a, b, values[a]) for a, b in itertools.pairwise(cuts)]
 
 
 def _lane(t: Timeline, rows, bins: int, c: int, x, step: float, top: float, scale: tuple[float, float]) -> list[str]:
@@ -179,7 +180,7 @@ def _groups(t: Timeline, rows, x, step: float, top: float) -> list[str]:
     parts = [_label("group of the frame", top + 13, "muted")]
     names = np.asarray(t.groups)[rows].astype(int)
     meanings = np.array([""] * len(rows) if t.meanings is None else [t.meanings[r] for r in rows])
-    keys = np.array([f"{g}\0{m}" for g, m in zip(names, meanings)])
+    keys = np.array([f"{g}\0{m}" for g, m in zip(names, meanings, strict=True)])
     for a, b, _ in _runs(keys):
         left, right = float(x(t.times[rows[a]] - step / 2)), float(x(t.times[rows[b - 1]] + step / 2))
         word = f"group {names[a] + 1}" + (f": {meanings[a]}" if meanings[a] else "")

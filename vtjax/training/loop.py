@@ -234,7 +234,7 @@ class _Run:
             return
         step, metrics = pending
         values = jax.device_get(metrics)
-        total, weight = values["loss"]
+        total, _ = values["loss"]
         if not (np.isfinite(total) and np.isfinite(values["grad_norm"][0])):
             self.checkpoints.wait()
             parts = {n: float(s) / float(w) if w else math.nan for n, (s, w) in values.items()}

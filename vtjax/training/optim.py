@@ -64,7 +64,7 @@ def make_optimizer(config: Optim, steps: int) -> optax.GradientTransformation:
     decay_mask = None
     if config.no_decay:
         pattern = re.compile(config.no_decay)
-        decay_mask = lambda params: jax.tree_util.tree_map_with_path(  # noqa: E731
+        decay_mask = lambda params: jax.tree_util.tree_map_with_path(
             lambda path, _: not pattern.search(path_name(path)), params
         )
     dtype = jnp.dtype(config.state_dtype)

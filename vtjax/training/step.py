@@ -84,7 +84,7 @@ class Trainer:
     def with_params(self, state: State, params: dict) -> State:
         """`state` with other parameters of the same shapes, placed on the mesh, and a fresh optimizer state."""
         trainable, frozen = partitioning.split(params, self.task.train.trainable)
-        place = lambda tree, where: jax.tree.map(  # noqa: E731
+        place = lambda tree, where: jax.tree.map(
             lambda x, s: jax.device_put(jnp.asarray(x, jnp.result_type(x)), s), tree, where
         )
         trainable = place(trainable, self.state_shardings["trainable"])
@@ -143,7 +143,7 @@ class Trainer:
         whole = replicated(self.mesh)
         jitted = jax.jit(
             self.step_fn(),
-            in_shardings=(self.state_shardings, {name: self.batch_sharding for name in self.abstract_batch}),
+            in_shardings=(self.state_shardings, dict.fromkeys(self.abstract_batch, self.batch_sharding)),
             out_shardings=(self.state_shardings, whole),
             donate_argnums=(0,),
         )
@@ -164,7 +164,7 @@ def memory_line(compiled: jax.stages.Compiled) -> str:
     stats = compiled.memory_analysis()
     if stats is None:
         return "this backend does not report memory"
-    mib = lambda n: f"{n / 2**20:.1f} MiB"  # noqa: E731
+    mib = lambda n: f"{n / 2**20:.1f} MiB"
     kept = stats.output_size_in_bytes - stats.alias_size_in_bytes
     peak = stats.argument_size_in_bytes + stats.temp_size_in_bytes + kept
     return (

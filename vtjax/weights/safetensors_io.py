@@ -39,7 +39,7 @@ class SafetensorsReader(Weights):
         if self.path.name.endswith(".json"):
             self._open_index()
         else:
-            self._where = {name: self.path for name in self._open(self.path).keys()}
+            self._where = dict.fromkeys(self._open(self.path).keys(), self.path)
 
     def _open(self, path: pathlib.Path) -> safe_open:
         try:

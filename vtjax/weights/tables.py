@@ -143,7 +143,7 @@ def published(
     Raises:
       VtjaxError: no marker there, so the checkpoint is not `what`.
     """
-    for layout, marker in markers.items():
+    for layout, marker in markers.items():  # noqa: B007  the one that was found
         full = next((n for n in names if n == marker or n.endswith("." + marker)), None)
         if full is not None:
             break

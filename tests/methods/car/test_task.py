@@ -95,10 +95,10 @@ def test_objective_is_the_sheet_s_formula(pad_in_mean):
     b = BATCH
 
     def outputs(tree, b):
-        encode = lambda ids, mask: model.apply(  # noqa: E731
+        encode = lambda ids, mask: model.apply(
             tree, model.apply(tree, ids, mask, method="text_states"), mask, method="encode_text"
         )
-        motion = lambda x, mask: model.apply(tree, x, mask, method="encode_motion")  # noqa: E731
+        motion = lambda x, mask: model.apply(tree, x, mask, method="encode_motion")
         t, m = encode(b["text_ids"], b["text_mask"]), motion(b["motion"], b["motion_mask"])
         negatives = [encode(b["negative_ids"][:, k], b["negative_mask"][:, k])[0] for k in range(2)]
         swapped = motion(b["negative_motion"][:, 0], b["negative_motion_mask"][:, 0])[0]
@@ -106,15 +106,15 @@ def test_objective_is_the_sheet_s_formula(pad_in_mean):
         return t, m, negatives, swapped, decoded
 
     t, m, negatives, swapped, decoded = jax.tree.map(np.float64, jit(outputs)(tree, b))
-    huber = lambda e: np.where(abs(e) < 1, 0.5 * e * e, abs(e) - 0.5)  # noqa: E731
+    huber = lambda e: np.where(abs(e) < 1, 0.5 * e * e, abs(e) - 0.5)
     counted = np.ones((N, T), bool) if pad_in_mean else b["motion_mask"]
     recons = sum(huber(y - b["motion"])[counted].mean() for y in decoded)
-    kl = lambda q, p: np.mean(  # noqa: E731
+    kl = lambda q, p: np.mean(
         0.5 * (np.exp(q[1] - p[1]) + (p[0] - q[0]) ** 2 / np.exp(p[1]) - 1 - (q[1] - p[1]))
     )
     normal = (np.zeros((N, D)), np.zeros((N, D)))
     divergence = kl(t, m) + kl(m, t) + kl(m, normal) + kl(t, normal)
-    unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
+    unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)
     e = unit(b["sentence"])
     logits = unit(t[0]) @ unit(m[0]).T / 0.1
     logits[(e @ e.T > 0.4) & ~np.eye(N, dtype=bool)] = -np.inf
@@ -162,7 +162,7 @@ def test_invalid_negatives_and_padding_may_hold_anything():
 
 
 def test_more_padding_changes_only_the_mean_over_padded_frames():
-    widen = lambda x: np.concatenate([x, np.zeros((N, *x.shape[1:-2], T, F), x.dtype)], axis=-2)  # noqa: E731
+    widen = lambda x: np.concatenate([x, np.zeros((N, *x.shape[1:-2], T, F), x.dtype)], axis=-2)
     batch = {**BATCH, "motion": widen(BATCH["motion"]), "negative_motion": widen(BATCH["negative_motion"])}
     for name in ("motion_mask", "negative_motion_mask"):
         batch[name] = np.concatenate([BATCH[name], np.zeros_like(BATCH[name])], axis=-1)
@@ -177,7 +177,7 @@ def test_more_padding_changes_only_the_mean_over_padded_frames():
 def test_training_samples_and_drops_evaluation_does_neither():
     config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, dropout=0.0))
     still = dataclasses.replace(config, loss=dataclasses.replace(config.loss, sample_scale=0.0))
-    same = lambda a, b: np.array_equal(a["contrastive"], b["contrastive"])  # noqa: E731
+    same = lambda a, b: np.array_equal(a["contrastive"], b["contrastive"])
     assert same(evaluate(seed=1), evaluate(seed=2))
     assert same(evaluate(config, train=True, seed=1), evaluate(config, train=True, seed=1))
     sampled = [evaluate(config, train=True, seed=s) for s in (1, 2)]

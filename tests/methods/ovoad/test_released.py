@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from converting import convert, same, torch_file  # noqa: F401  a fixture
+from converting import same, torch_file
 
 from vtjax.errors import VtjaxError
 from vtjax.methods.ovoad import released as ovoad
@@ -107,12 +107,12 @@ def test_ovoads_sizes_and_names():
     assert method.model == expected
     assert (method.text.adapter, method.text.current_space, sizes.embed_dim) == (5, "eot", 24)
     assert (sizes.text.width, sizes.text.layers, sizes.text.vocab_size) == (T, 2, 30)
-    for method in (method, ovoad.OvoadConfig(model=OvoadModelConfig(dntr="encoder_xattn"))):
-        sizes = sizes if method.model.width == W else ovoad.ClipConfig()
-        ours = tables.shapes_of(jax.eval_shape(lambda m=method, s=sizes: ovoad.init(m, s)))
-        assert sorted(n for e in ovoad.entries(method, sizes) for n in e.ours) == sorted(ours)
+    for variant in (method, ovoad.OvoadConfig(model=OvoadModelConfig(dntr="encoder_xattn"))):
+        sizes = sizes if variant.model.width == W else ovoad.ClipConfig()
+        ours = tables.shapes_of(jax.eval_shape(lambda v=variant, s=sizes: ovoad.init(v, s)))
+        assert sorted(n for e in ovoad.entries(variant, sizes) for n in e.ours) == sorted(ours)
     counts = {n: int(np.prod(s)) for n, s in ours.items()}
-    of = lambda prefix: sum(x for n, x in counts.items() if n.startswith(prefix))  # noqa: E731
+    of = lambda prefix: sum(x for n, x in counts.items() if n.startswith(prefix))
     assert of("visual/") == 106_357_634 and of("visual/unit/") == 14_183_042
     assert (of("visual_projector/"), of("text_projector/")) == (4_206_848, 3_158_272)
     assert of("current_projection/") == 393_216

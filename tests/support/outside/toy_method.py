@@ -52,7 +52,7 @@ def loss(params, batch, rng, train):
 
 def abstract(experiment):
     spec = {"x": jax.ShapeDtypeStruct((experiment.method.width,), jnp.float32), "y": jax.ShapeDtypeStruct((), jnp.int32)}
-    start = lambda rng, batch: {"kernel": jax.random.normal(rng, (batch["x"].shape[-1], 2))}  # noqa: E731
+    start = lambda rng, batch: {"kernel": jax.random.normal(rng, (batch["x"].shape[-1], 2))}
     return Task("toy", experiment.train, experiment.optim, spec, start, loss, rules=((r"kernel", (None, None)),))
 
 

@@ -165,7 +165,7 @@ class CarObjective:
         mask = batch["motion_mask"]
         target = jnp.where(mask[..., None], batch["motion"], 0)
         pairs = rearrange([text, motion], "two n d -> (n two) d")
-        twice = lambda x: jnp.repeat(x, 2, axis=0)  # noqa: E731
+        twice = lambda x: jnp.repeat(x, 2, axis=0)
         decoded = self.model.apply(variables, pairs, twice(mask), train, rngs=rngs, method="decode")
         counted = None if self.config.loss.pad_in_mean else twice(mask)
         total, weight = smooth_l1(decoded, twice(target), counted)

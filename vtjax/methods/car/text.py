@@ -18,8 +18,8 @@ TOKENIZER = "tokenizer"
 class TextFields:
     """Texts to {"ids" or "states", "mask"} arrays; picklable, for data workers.
 
-    kind: "ids" (builtin vocabulary, or a language model in the graph) or "states" (frozen language model). cache: folder
-    that keeps the states which `ready` computes; without one they are computed anew each time.
+    kind: "ids" (builtin vocabulary, or a language model in the graph) or "states" (frozen language model).
+    cache: folder that keeps the states which `ready` computes; without one they are computed anew each time.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ class Scorer:
         missed, hits, counts = (x.astype(np.float64) for x in scores)
         # A ratio of sums over items: a replicate draws whole items.
         values = np.stack([missed, hits, counts], axis=1)
-        ratios = lambda v, w: (w @ v)[:, :2] / (w @ v)[:, 2:]  # noqa: E731
+        ratios = lambda v, w: (w @ v)[:, :2] / (w @ v)[:, 2:]
         low, high = bootstrap_interval(values, ratios)
         total = values.sum(axis=0)
         # Guessing without reading: the commonest token always; and all tokens alike.

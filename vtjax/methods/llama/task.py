@@ -84,7 +84,7 @@ class LlamaObjective:
         self, params: Mapping[str, Any], batch: Mapping[str, jax.Array]
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Gives, float32 [B]: sum of -log p of a row's counted tokens, how many were likeliest, how many count."""
-        head = lambda x: self.model.logits(params["base"], x)  # noqa: E731
+        head = lambda x: self.model.logits(params["base"], x)
 
         def one(row: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
             (missed, count), (hits, _) = next_token_loss(head, *(x[None] for x in row), self.config.text.chunk)

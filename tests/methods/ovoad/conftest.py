@@ -1,0 +1,1 @@
+from converting import convert  # noqa: F401  the fixture
