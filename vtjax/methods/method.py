@@ -168,7 +168,7 @@ class Method:
         """
         self._check(experiment)
         return {
-            name: lambda stage=stage: stage.build(experiment, work)
+            name: lambda stage=stage: stage.build(experiment, work)  # type: ignore[misc]
             for name, stage in self.stages.items()
             if stage.wanted(experiment)
         }

@@ -17,6 +17,7 @@ from absl import flags
 
 from vtjax.config import Loader
 from vtjax.errors import VtjaxError
+from vtjax.training.task import Examples
 
 
 class _Transform(grain.transforms.RandomMap):
@@ -61,7 +62,7 @@ def check_example(example: Mapping[str, np.ndarray], spec: Mapping[str, tuple[tu
 
 
 def train_batches(
-    source: Sequence[Any],
+    source: Examples,
     transform: Callable[[Any, np.random.Generator], dict[str, np.ndarray]],
     spec: Mapping[str, jax.ShapeDtypeStruct],
     *,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -16,6 +16,14 @@ from vtjax.sharding.partition import Rules
 
 Batch = Mapping[str, Any]
 Metrics = Mapping[str, tuple[jax.Array, jax.Array]]
+
+
+class Examples(Protocol):
+    """Random access: a list, or anything that has a length and gives a record for each index below it."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +48,7 @@ class Task:
     init: Callable[[jax.Array, Batch], dict]
     loss: Callable[[dict, Batch, jax.Array, bool], Metrics]
     rules: Rules
-    source: Sequence[Any] = ()
+    source: Examples = ()
     transform: Callable[[Any, np.random.Generator], dict[str, np.ndarray]] | None = None
     evaluate: Callable[[dict], list[Any]] | None = None
     start: Callable[[dict], dict] | None = None

@@ -13,6 +13,7 @@ import functools
 import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy.optimize
@@ -43,7 +44,8 @@ class NGramPrior:
     @classmethod
     def fit(cls, texts: Sequence[str], n: int = 3, k: float = 0.1) -> NGramPrior:
         """texts: ordered event texts."""
-        counts, contexts = [collections.Counter() for _ in range(n)], [collections.Counter() for _ in range(n)]
+        counts: list[collections.Counter] = [collections.Counter() for _ in range(n)]
+        contexts: list[collections.Counter] = [collections.Counter() for _ in range(n)]
         vocabulary = set()
         for text in texts:
             tokens = _padded(text, n)
@@ -197,7 +199,7 @@ def _logistic_weights(matrix: scipy.sparse.csr_matrix, penalty: float) -> np.nda
     return scipy.optimize.minimize(loss, start, method="Newton-CG", jac=True, hess=curvature, options=options).x
 
 
-def _matrix(rows: list[dict], index: dict) -> scipy.sparse.csr_matrix:
+def _matrix(rows: Sequence[dict], index: dict) -> scipy.sparse.csr_matrix:
     entries = [[(index[key], value) for key, value in row.items() if key in index] for row in rows]
     starts = np.cumsum([0, *map(len, entries)])
     columns = np.array([column for row in entries for column, _ in row], np.int64)
@@ -234,7 +236,7 @@ def fit_blind(items: Sequence[OrderItem], held_out: float = 0.2, seed: int = 0, 
     cut = max(1, round(held_out * len(shuffled)))
     rest, fit_on = shuffled[:cut], shuffled[cut:]
     rest_gaps, gaps = order_gaps(rest), order_gaps(fit_on)
-    candidates = {name: NGramPrior.fit([item.text() for item in fit_on], n) for name, n in _ORDERS.items()}
+    candidates: dict[str, Any] = {name: NGramPrior.fit([item.text() for item in fit_on], n) for name, n in _ORDERS.items()}
     candidates |= dict(zip(_PENALTIES, PairwisePrior.fit_on(gaps, tuple(_PENALTIES.values())), strict=True))
     orders = choose_orders(rest, seed)
     accuracy = {}
@@ -243,7 +245,7 @@ def fit_blind(items: Sequence[OrderItem], held_out: float = 0.2, seed: int = 0, 
         accuracy[name] = 100 * float(np.mean(right))
     best = max(accuracy, key=accuracy.__getitem__)
     if best in _ORDERS:
-        refitted = NGramPrior.fit([item.text() for item in shuffled], _ORDERS[best])
+        refitted: Any = NGramPrior.fit([item.text() for item in shuffled], _ORDERS[best])
     else:
         (refitted,) = PairwisePrior.fit_on(rest_gaps + gaps, (_PENALTIES[best],))
     return BlindScorer(best, refitted, accuracy)

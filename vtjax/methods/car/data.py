@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -242,7 +243,7 @@ def sentence_embeddings(captions: Sequence[Caption], config: CarConfig) -> np.nd
         return sentence.gold_embeddings([c.sequence for c in captions], loss.sentence_width)
     texts = [positive_text(c, loss.positive_text) for c in captions]
     if loss.sentence_encoder == "builtin":
-        encoder = sentence.HashedSentenceEncoder(loss.sentence_width)
+        encoder: Any = sentence.HashedSentenceEncoder(loss.sentence_width)
     else:
         encoder = sentence.SentenceEncoder(loss.sentence_encoder)
     if encoder.dim != loss.sentence_width:

@@ -130,7 +130,8 @@ def score_blind(
     scores = embed_distinct([item.events for item in items] + wrong, score_events).astype(np.float64)
     if scores.ndim != 1:
         raise VtjaxError(f"scoring event sequences must give one number each, got {list(scores.shape)}")
-    return OrderScores(tuple(items), chosen, *np.split(scores, 2), f"car/blind/{name}")
+    true, other = np.split(scores, 2)
+    return OrderScores(tuple(items), chosen, true, other, f"car/blind/{name}")
 
 
 def motion_car(
@@ -148,8 +149,8 @@ def compare(first: OrderScores, second: OrderScores) -> statistics.Paired:
     keys = [item.key for item in first.items]
     if keys != [item.key for item in second.items] or first.orders != second.orders:
         raise VtjaxError("the two CAR tests are not over the same items and orders")
-    right = [100 * correct(scores.true, scores.wrong) for scores in (first, second)]
-    return statistics.paired_bootstrap(*right, groups=statistics.mirror_groups(keys))
+    ours, theirs = (100 * correct(scores.true, scores.wrong) for scores in (first, second))
+    return statistics.paired_bootstrap(ours, theirs, groups=statistics.mirror_groups(keys))
 
 
 def exact_car(
@@ -174,7 +175,7 @@ def exact_car(
     ties = sum(int(np.sum(row[0] == row[1:])) for row in scores)
 
     left = len(items) - len(used)
-    notes = (f"{sum(map(len, orders))} wrong orders",)
+    notes: tuple[str, ...] = (f"{sum(map(len, orders))} wrong orders",)
     notes += (f"{left} items of more than {cap} events are left out",) if left else ()
     notes += (f"{ties} ties counted as wrong",) if ties else ()
     results = [_exact("car/all orders/any number of events", used, right, notes)]

@@ -38,7 +38,7 @@ def open_motions(path: str, cache: pathlib.Path, joint_map: str = "auto", fps: f
     digest = hashlib.sha256(json.dumps([stamp, joint_map, fps]).encode()).hexdigest()[:16]
     output = cache / f"motions-{digest}"
     if not (output / "meta.json").is_file():
-        whole = {"split_by": "none", "events": "none", "overwrite": output.exists()}
+        whole: dict[str, Any] = {"split_by": "none", "events": "none", "overwrite": output.exists()}
         print(prepare(Options((path,), str(output), joint_map=joint_map, fps=fps, **whole)))
     return MotionStore(output)
 

@@ -126,7 +126,8 @@ def _path(joints: np.ndarray, bounds, x: float, y: float, size: float) -> list[S
     shapes: list[Shape] = [
         Line(points[start : end + 1], name, 2.4, 0.4 if name == "body" else 1.0) for start, end, name in spans
     ]
-    shapes.append(Dot(*map(float, points[0]), 3.6, "ink"))
+    start_x, start_y = map(float, points[0])
+    shapes.append(Dot(start_x, start_y, 3.6, "ink"))
     return [*shapes, Word(x + size / 2, y + size + 6, f"from above, {extent:.1f} m", "muted", 10, "middle")]
 
 

@@ -101,8 +101,8 @@ class CarObjective:
         texts, motions = self.model.apply(variables, *inputs, train=train, rngs=rngs, method=_encode)
         z_text, z_motion = texts[0], motions[0]
         if train and self.config.model.vae and weights.sample_scale:
-            z_text = sample_gaussian(stream(rng, "sample_text"), *texts, weights.sample_scale)
-            z_motion = sample_gaussian(stream(rng, "sample_motion"), *motions, weights.sample_scale)
+            z_text = sample_gaussian(stream(rng, "sample_text"), *texts, weights.sample_scale)  # type: ignore[call-arg]
+            z_motion = sample_gaussian(stream(rng, "sample_motion"), *motions, weights.sample_scale)  # type: ignore[call-arg]
         text, negative_text = z_text[:, 0], z_text[:, 1:]
         motion, negative_motion = z_motion[:, 0], z_motion[:, 1:]
 
@@ -208,18 +208,18 @@ def _motions(batch: Batch, valid: jax.Array | None) -> tuple[jax.Array, jax.Arra
 
 def _with_negatives(
     batch: Batch, originals: tuple[str, str], negatives: tuple[str, str], valid: jax.Array | None
-) -> tuple[jax.Array, ...]:
-    first = tuple(field(batch, name)[:, None] for name in originals)
+) -> tuple[jax.Array, jax.Array]:
+    values, masks = (field(batch, name)[:, None] for name in originals)
     if valid is None:
-        return first
-    others = (field(batch, name) for name in negatives)
-    return tuple(jnp.concatenate([a, b], axis=1) for a, b in zip(first, others, strict=True))
+        return values, masks
+    others, other_masks = (field(batch, name) for name in negatives)
+    return jnp.concatenate([values, others], axis=1), jnp.concatenate([masks, other_masks], axis=1)
 
 
 def _kl_of_four(text: list[jax.Array], motion: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
     """KL(t || m) + KL(m || t) + KL(m || N(0, 1)) + KL(t || N(0, 1)); one weight, as all run over the same elements."""
     terms = [gaussian_kl(*text, *motion), gaussian_kl(*motion, *text), gaussian_kl(*motion), gaussian_kl(*text)]
-    return sum(total for total, _ in terms), terms[0][1]
+    return sum(total for total, _ in terms), terms[0][1]  # type: ignore[return-value]
 
 
 def _equal_texts(batch: Batch) -> jax.Array:

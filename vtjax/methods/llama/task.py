@@ -87,7 +87,8 @@ class LlamaObjective:
         head = lambda x: self.model.logits(params["base"], x)
 
         def one(row: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-            (missed, count), (hits, _) = next_token_loss(head, *(x[None] for x in row), self.config.text.chunk)
+            hidden, ids, counted = (x[None] for x in row)
+            (missed, count), (hits, _) = next_token_loss(head, hidden, ids, counted, self.config.text.chunk)
             return missed, hits, count
 
         return jax.lax.map(one, (self._hidden(params, batch, None), batch["ids"], batch["counted"]))
