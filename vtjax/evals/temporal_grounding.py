@@ -59,7 +59,9 @@ class Query:
         return np.any(_INSIDE[rule](np.asarray(times)[:, None], *self.segments.T), axis=1)
 
 
-def _hits_and_chance(times: np.ndarray, queries: Sequence[Query], rule: str) -> tuple[np.ndarray, np.ndarray]:
+def _hits_and_chance(
+    times: Sequence[float] | np.ndarray, queries: Sequence[Query], rule: str
+) -> tuple[np.ndarray, np.ndarray]:
     """float [N]: whether each query's time is right, and the share of its video's whole seconds that would be."""
     times = np.asarray(times, np.float64)
     if times.shape != (len(queries),) or not len(queries):

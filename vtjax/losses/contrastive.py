@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Bool, Float, Num
 
-from vtjax.arrays import Array
+from vtjax.arrays import Array, Scalar
 from vtjax.errors import VtjaxError
 
 SCOPES = ("batch", "own")

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Num, Shaped
 
-from vtjax.arrays import Array
+from vtjax.arrays import Array, Scalar
 from vtjax.errors import VtjaxError
 from vtjax.losses.contrastive import unit
 from vtjax.losses.pair_sweep import TILE, LogSum, Plan, plan

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Num
 
-from vtjax.arrays import Array
+from vtjax.arrays import Array, Scalar
 from vtjax.errors import VtjaxError
 from vtjax.losses.contrastive import unit
 

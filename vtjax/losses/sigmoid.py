@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Num, Shaped
 
-from vtjax.arrays import Array
+from vtjax.arrays import Array, Scalar
 from vtjax.losses.distributed_contrastive import items, own_cosines, pair_masks, prepared, product
 from vtjax.losses.pair_sweep import TILE, Plan, plan
 from vtjax.sharding.mesh import BATCH_AXES

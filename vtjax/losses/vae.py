@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Num
 
-from vtjax.arrays import Array
+from vtjax.arrays import Array, Scalar
 
 
 def gaussian_kl(

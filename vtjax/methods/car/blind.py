@@ -236,7 +236,8 @@ def fit_blind(items: Sequence[OrderItem], held_out: float = 0.2, seed: int = 0, 
     cut = max(1, round(held_out * len(shuffled)))
     rest, fit_on = shuffled[:cut], shuffled[cut:]
     rest_gaps, gaps = order_gaps(rest), order_gaps(fit_on)
-    candidates: dict[str, Any] = {name: NGramPrior.fit([item.text() for item in fit_on], n) for name, n in _ORDERS.items()}
+    texts = [item.text() for item in fit_on]
+    candidates: dict[str, Any] = {name: NGramPrior.fit(texts, n) for name, n in _ORDERS.items()}
     candidates |= dict(zip(_PENALTIES, PairwisePrior.fit_on(gaps, tuple(_PENALTIES.values())), strict=True))
     orders = choose_orders(rest, seed)
     accuracy = {}

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,7 @@ class Rows(ClipSource):
 class Videos:
     """The source that a configuration names. classes: what its labels mean, None where no video has a label."""
 
-    source: ClipSource
+    source: WorkshopClips | VideoStore
     fingerprint: str
     classes: ClassSet | None
     config: ClipDataConfig
@@ -263,7 +264,8 @@ class TrainTransform:
 
     def __call__(self, handle: VideoHandle, rng: np.random.Generator) -> dict[str, np.ndarray]:
         clip = read_clip(handle, self.sampler, rng)
-        row = handle.source.rows[handle.source.place[clip.record.id]]
+        source: Any = handle.source  # a Rows, or one that was unpickled
+        row = source.rows[source.place[clip.record.id]]
         choice = int(rng.integers(len(row.texts)))
         example = {
             "frames": self.image.pixels(augmented(clip.frames, rng, self.config.data)),

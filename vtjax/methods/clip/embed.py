@@ -80,7 +80,7 @@ class Embedder:
         kept = np.flatnonzero(read)
         if not len(kept):
             raise VtjaxError(f"no video can be read\n{clips.unread.report()}")
-        readable = data.Rows(rows.source, [rows.rows[i] for i in kept], rows.log)
+        readable = data.Rows(rows.source, [rows.rows[i] for i in kept], rows.log)  # type: ignore[arg-type]
         return Gallery(readable, videos[kept], backwards[kept], len(rows) - len(kept), clips.unread)
 
     def embed_clips(
@@ -114,7 +114,7 @@ class _Clips(Sequence):
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # type: ignore[override]
         try:
             return *self._embedder.frames(self._source[index]), np.array(True)
         except VideoError as error:

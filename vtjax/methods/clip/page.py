@@ -103,7 +103,7 @@ def _matrix(report: Page, table: np.ndarray, labels: np.ndarray, classes: ClassS
     picture = matrix_png(
         means[:, columns],
         *([classes.names[c] for c in numbers] for numbers in (shown, columns)),
-        groups=tuple([classes.groups[c] for c in numbers] for numbers in (shown, columns)),
+        groups=([classes.groups[c] for c in shown], [classes.groups[c] for c in columns]),
         marked=held_out.__contains__,
     )
     report.section("Which classes are confused", lead).figure(picture, "", "class by class similarity")

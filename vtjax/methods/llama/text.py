@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from vtjax.methods.llama.config import LlamaConfig
 from vtjax.nn import llama
 from vtjax.text.assets import kept_tokenizer
 from vtjax.text.llama_tokenizer import LlamaTokenizer
-from vtjax.text.tokenizer import CausalWordTokenizer, RowTokenizer
+from vtjax.text.tokenizer import CausalWordTokenizer
 from vtjax.weights.files import read_json
 from vtjax.weights.hub import local_folder
 from vtjax.weights.llama import config_from_hf
@@ -31,7 +32,7 @@ def sizes_of(config: LlamaConfig) -> llama.LlamaConfig:
 
 def open_tokenizer(
     config: LlamaConfig, sizes: llama.LlamaConfig, assets: pathlib.Path, corpus: Sequence[str] | None = None
-) -> RowTokenizer:
+) -> CausalWordTokenizer | LlamaTokenizer:
     """The tokenizer kept in a run's assets, made there first where `corpus` (the training texts) is given.
 
     Raises:
@@ -39,10 +40,11 @@ def open_tokenizer(
     """
     source = config.text.vocabulary or config.model.pretrained
 
-    def make() -> RowTokenizer:
+    def make() -> Any:
         if source:
             return LlamaTokenizer(local_folder(source))
         room = sizes.vocab_size - CausalWordTokenizer.specials
         return CausalWordTokenizer.from_texts(corpus, room, oov_buckets=0)
 
-    return kept_tokenizer(assets, make if corpus is not None else None, sizes.vocab_size)
+    tokenizer: Any = kept_tokenizer(assets, make if corpus is not None else None, sizes.vocab_size)
+    return tokenizer

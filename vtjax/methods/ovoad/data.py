@@ -201,7 +201,7 @@ def _parts(
             said.append((segment.start, segment.end, name.replace("_", " "), label))
         elif label >= 0:  # scored against, never said
             said.append((segment.start, segment.end, "", label))
-    parts = []
+    parts: list[tuple[int, int, Sequence[str], int]] = []
     for start, end, text, label in sorted(said):
         begin, stop = rasterise(start, end, length, data.fps, data.labels)
         if stop <= begin:
@@ -277,7 +277,9 @@ class TrainTransform:
         """Further rows of the video, the last frames of windows; in parts of their own while there are any."""
         first = 0 if self.data.cold_start else self.window - 1
         shuffled = first + rng.permutation(len(video) - first)
-        taken, fresh, rest = {int(video.frame_span[row])}, [], []
+        taken = {int(video.frame_span[row])}
+        fresh: list[int] = []
+        rest: list[int] = []
         for other in map(int, shuffled):
             span = int(video.frame_span[other])
             (rest if span in taken else fresh).append(other)

@@ -39,7 +39,7 @@ class _Windows(Sequence):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
         number = int(np.searchsorted(self._ends, index, side="right"))
         video = self._videos[number]
         return data.window_at(video, index - int(self._ends[number]) + len(video), self._window)
@@ -62,7 +62,7 @@ class Scorer:
             )
         self.tokenizer, self.encoder = tokenizer, encoder
         self._texts = jax.jit(objective.encode_text)
-        self._banked = jax.jit(lambda given, batch: self.score(given[0], *batch, given[1]))
+        self._banked = jax.jit(lambda given, batch: self.score(given[0], batch[0], batch[1], given[1]))
 
     def texts(self, params: dict, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Embeds texts: float32 joint [M, E] and current [M, F], not normalised."""
@@ -85,7 +85,8 @@ class Scorer:
         room = lambda x: np.concatenate([x, np.zeros((capacity - count, *x.shape[1:]), x.dtype)])
         clip = None if self.encoder is None else room(self.encoder.classes(classes.prompts))
         places = np.arange(capacity)
-        return Bank(room(np.asarray(unit(joint))), room(current), places < count, places == 0, clip)
+        parts: list[Any] = [room(np.asarray(unit(joint))), room(current), places < count, places == 0, clip]
+        return Bank(*parts)
 
     def score(self, params: dict, features: jax.Array, valid: jax.Array, bank: Bank) -> Scores:
         """Scores the last frames of windows float [B, T, D], bool [B, T]; pure."""

@@ -275,7 +275,7 @@ def _joined(
     """The tokens that cross attention looks at and which of them are valid, oldest first."""
     if older is None:
         return past, valid
-    return tuple(jnp.concatenate(pair, axis=1) for pair in zip(older, (past, valid), strict=True))
+    return jnp.concatenate([older[0], past], axis=1), jnp.concatenate([older[1], valid], axis=1)
 
 
 def _depth_rates(config: OvoadModelConfig) -> list[float]:

@@ -109,10 +109,10 @@ def _timelines(page: Page, scored: Scored) -> None:
 
 
 def _per_class(page: Page, scored: Scored) -> None:
-    rows = []
+    rows: list[list[Any]] = []
     for row in scored.detection("fused", resamples=1).per_class():
         held = "held out" if row["class"] in scored.held_out else ""
-        figures = [round(row[name], 1) if row["positives"] else "" for name in ("AP", "cAP", "chance")]
+        figures = [round(float(row[name]), 1) if row["positives"] else "" for name in ("AP", "cAP", "chance")]
         rows.append([row["class"], held, row["positives"], *figures])
     rows.sort(key=lambda r: (r[3] == "", -(r[3] or 0)))
     page.section("Class by class", "By the lstr protocol, in percent; chance is the expected AP of random scores.")

@@ -175,8 +175,8 @@ def recording_page(recording: Recording, model: str = "") -> Page:
         page.add(draw_player(drawn) if len(parts) == 1 else "", draw_timeline(drawn))
     stretches = recording.segments
     page.section("What scored highest", "Stretches in which one class had the highest score.")
-    rows = [[p.name, f"{p.start:.2f}\u2013{p.end:.2f} s", round(p.score, 4)] for p in stretches[:_LISTED]]
-    page.grid(["class", "when", "mean score"], rows)
+    listed = [[p.name, f"{p.start:.2f}\u2013{p.end:.2f} s", round(p.score, 4)] for p in stretches[:_LISTED]]
+    page.grid(["class", "when", "mean score"], listed)
     if len(stretches) > _LISTED:
         page.text(f"{len(stretches) - _LISTED} further stretches are in the .json file.", cls="legend")
     return page

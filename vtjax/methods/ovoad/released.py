@@ -24,7 +24,7 @@ _NO_PARAMETERS = ((r"img_encoder\.vision_backbone\.(?!.*adaptmlp).+", VISION),)
 
 
 # A block's modules, query, key and value in one.
-_BLOCK = {
+_BLOCK: tables.Names = {
     "norm1": "norm1",
     "attn.qkv": ("attention/query", "attention/key", "attention/value"),
     "attn.proj": "attention/out",

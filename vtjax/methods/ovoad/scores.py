@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vtjax.losses.contrastive import unit
 from vtjax.methods.ovoad.config import OvoadFusionConfig
@@ -115,7 +116,7 @@ def frame_scores(
 
 def zero_shot(
     features: jax.Array,
-    projection: jax.Array,
+    projection: jax.Array | np.ndarray,
     classes: jax.Array,
     scale: jax.Array | float,
     valid: jax.Array,

@@ -60,7 +60,7 @@ class FileSource(Source):
             yield float(self._reader.times[index]), frame
 
     @property
-    def damage(self) -> str:
+    def damage(self) -> str:  # type: ignore[override]
         """What was wrong with the file, "" for nothing."""
         return self._reader.damage
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import jax
@@ -256,7 +256,7 @@ class LiveScorer:
             self._resamplers[number].reset()
             self._steps[number] = 0
 
-    def run(self, source: Source) -> Iterator[FrameScore]:
+    def run(self, source: Source) -> Generator[FrameScore, None, None]:
         """Scores a whole source as it goes, for one stream; closes it at its end.
 
         Raises:
