@@ -16,7 +16,7 @@ import pathlib
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from vtjax.errors import VtjaxError, nearest
@@ -322,31 +322,6 @@ def _comments(kind: type) -> dict[str, str]:
     if name:
         comments[name] = " ".join([comments[name], *between]).strip()
     return comments
-
-
-def check_choices(config: Any, choices: Mapping[str, Sequence[str]], where: str = "config.method") -> None:
-    """Refuses fields with a value that is not among their choices. choices: {"section.field": allowed values}.
-
-    Raises:
-      VtjaxError: naming the field, its value and the nearest allowed one.
-    """
-    for path, allowed in choices.items():
-        value = operator.attrgetter(path)(config)
-        if value not in allowed:
-            raise VtjaxError(f"{where}.{path}={value!r}: {nearest(str(value), allowed)}")
-
-
-def check_positive(config: Any, fields: Mapping[str, Sequence[str]], where: str = "config.method") -> None:
-    """Refuses numbers that are not above zero. fields: {"section": names of its fields}.
-
-    Raises:
-      VtjaxError: naming the field and its value.
-    """
-    for section, names in fields.items():
-        for name in names:
-            value = getattr(getattr(config, section), name)
-            if not value > 0:
-                raise VtjaxError(f"{where}.{section}.{name}={value}: must be positive")
 
 
 def load_config_file(spec: str) -> Experiment:
