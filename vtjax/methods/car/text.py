@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +10,8 @@ from typing import Any
 import numpy as np
 
 from vtjax.methods.car.config import CarTextConfig
-from vtjax.text.assets import load_tokenizer
-from vtjax.text.tokenizer import WORD_FILE, HFTokenizer, WordTokenizer
-
-TOKENIZER = "tokenizer"
+from vtjax.text.assets import kept_tokenizer
+from vtjax.text.tokenizer import HFTokenizer, WordTokenizer
 
 
 class TextFields:
@@ -71,10 +70,8 @@ def open_text(
       VtjaxError: the language model or the vocabulary cannot be read.
     """
     if config.encoder == "builtin":
-        folder = assets / TOKENIZER
-        if corpus is not None and not (folder / WORD_FILE).is_file():
-            WordTokenizer.from_texts(corpus, max_words=config.vocab_size - 16).save(folder)
-        return TextFields(config, load_tokenizer(folder))
+        make = functools.partial(WordTokenizer.from_texts, corpus, max_words=config.vocab_size - 16)
+        return TextFields(config, kept_tokenizer(assets, make if corpus is not None else None))
     if config.in_graph:
         from vtjax.weights.hub import local_folder
 
