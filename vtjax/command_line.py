@@ -135,8 +135,14 @@ def _unknown_field(field: str, argv: Sequence[str]) -> str:
 def _config_value(argv: Sequence[str]) -> Any:
     from vtjax.config import load_config_file
 
-    spec = next((a.split("=", 1)[1] for a in argv if a.startswith("--config=")), "")
+    spec = _config_spec(argv)
     return load_config_file(spec) if spec else None
+
+
+def _config_spec(argv: Sequence[str]) -> str:
+    """The text of --config=FILE[:variant] or --config FILE[:variant], "" where it is not given."""
+    spec = next((a.split("=", 1)[1] for a in argv if a.startswith("--config=")), "")
+    return argv[argv.index("--config") + 1] if not spec and "--config" in argv[:-1] else spec
 
 
 def define_config() -> None:
@@ -195,9 +201,7 @@ def experiment() -> tuple[Any, str]:
 
     from vtjax import config
 
-    spec = next((a.split("=", 1)[1] for a in sys.argv if a.startswith("--config=")), "")
-    if not spec and "--config" in sys.argv[:-1]:
-        spec = sys.argv[sys.argv.index("--config") + 1]
+    spec = _config_spec(sys.argv)
     if not spec:
         raise VtjaxError("--config is needed, for example --config=configs/car.py or --config=configs/car.py:smoke")
     if not pathlib.Path(spec.split(":")[0]).is_file():

@@ -47,12 +47,13 @@ def train(_: Sequence[str]) -> int:
         print(f"stopped at step {outcome.step}; the same command goes on from there")
         return 0
     if flags.FLAGS.report:
-        run = Run(work, mesh=evaluation_mesh(experiment.mesh))
+        mesh = evaluation_mesh(experiment.mesh)
+        run = Run(work, mesh=mesh)
         results = run.evaluate()
         if command_line.is_main_host():
             save_results(run.work / "results.json", results)
             print(format_table(results))
-            reported = Run(work)
+            reported = run if mesh is None else Run(work)  # one process alone draws the page
             path = reported.method.page(reported, results).save(reported.work / "report.html")
             remote.send(run.work)
             print(f"\nreport: {remote.origin(path)}")
